@@ -1,0 +1,195 @@
+//! Access keys, STS sessions and the roles that can be assumed.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::errors::{ApiError, error};
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) access_key: String,
+    pub(crate) account: String,
+    pub(crate) identity: Identity,
+}
+
+/// The identity behind a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) kind: &'static str,
+    pub(crate) arn: String,
+    pub(crate) user_id: String,
+}
+
+pub(crate) struct Key {
+    pub(crate) secret: String,
+    account: String,
+    identity: Identity,
+    disabled: bool,
+    session: Option<Session>,
+}
+
+struct Session {
+    token: String,
+    expires: Timestamp,
+}
+
+impl Key {
+    pub(crate) fn caller(&self, id: &str) -> Caller {
+        Caller {
+            access_key: id.to_owned(),
+            account: self.account.clone(),
+            identity: self.identity.clone(),
+        }
+    }
+}
+
+/// Temporary credentials, as STS hands them out.
+#[derive(Clone)]
+pub struct StsKey {
+    /// Starts with `STS.`.
+    pub access_key_id: String,
+    /// The signing secret.
+    pub access_key_secret: String,
+    /// Goes with every call.
+    pub security_token: String,
+    /// When the three are worth nothing any more.
+    pub expires: Timestamp,
+}
+
+impl StsKey {
+    /// Fresh credentials with made-up parts.
+    #[must_use]
+    pub fn fresh(expires: Timestamp) -> Self {
+        let part = || Uuid::new_v4().simple().to_string();
+        Self {
+            access_key_id: format!("STS.N{}", &part()[..24]),
+            access_key_secret: part(),
+            security_token: format!("CAIS{}+/{}==", part(), part()),
+            expires,
+        }
+    }
+}
+
+pub(crate) struct Keys {
+    account: String,
+    by_id: HashMap<String, Key>,
+    roles: HashSet<String>,
+}
+
+impl Keys {
+    pub(crate) fn new(account: &str) -> Self {
+        Self {
+            account: account.to_owned(),
+            by_id: HashMap::new(),
+            roles: HashSet::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, id: &str, secret: &str) {
+        let identity = Identity {
+            kind: "RAMUser",
+            arn: format!("acs:ram::{}:user/{id}", self.account),
+            user_id: format!("2{:017}", self.by_id.len()),
+        };
+        self.insert(id, secret, self.account.clone(), identity, None);
+    }
+
+    pub(crate) fn add_session(&mut self, sts: &StsKey, account: &str, identity: Identity) {
+        let session = Session {
+            token: sts.security_token.clone(),
+            expires: sts.expires,
+        };
+        let account = account.to_owned();
+        self.insert(
+            &sts.access_key_id,
+            &sts.access_key_secret,
+            account,
+            identity,
+            Some(session),
+        );
+    }
+
+    fn insert(
+        &mut self,
+        id: &str,
+        secret: &str,
+        account: String,
+        identity: Identity,
+        session: Option<Session>,
+    ) {
+        let key = Key {
+            secret: secret.to_owned(),
+            account,
+            identity,
+            disabled: false,
+            session,
+        };
+        self.by_id.insert(id.to_owned(), key);
+    }
+
+    /// Whether there was such a key.
+    pub(crate) fn set_disabled(&mut self, id: &str, disabled: bool) -> bool {
+        let key = self.by_id.get_mut(id);
+        key.map(|key| key.disabled = disabled).is_some()
+    }
+
+    /// Whether there was such a key.
+    pub(crate) fn remove(&mut self, id: &str) -> bool {
+        self.by_id.remove(id).is_some()
+    }
+
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
+    pub(crate) fn add_role(&mut self, arn: &str) {
+        self.roles.insert(arn.to_owned());
+    }
+
+    /// Until a role is named, every role exists.
+    pub(crate) fn has_role(&self, arn: &str) -> bool {
+        self.roles.is_empty() || self.roles.contains(arn)
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Result<&Key, ApiError> {
+        let key = self
+            .by_id
+            .get(id)
+            .ok_or_else(|| error("InvalidAccessKeyId.NotFound"))?;
+        if key.disabled {
+            return Err(error("InvalidAccessKeyId.Inactive"));
+        }
+        Ok(key)
+    }
+
+    pub(crate) fn check_token(
+        &self,
+        id: &str,
+        token: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let session = self.by_id.get(id).and_then(|key| key.session.as_ref());
+        match (session, token) {
+            (None, None) => Ok(()),
+            (Some(_), None) => Err(error("MissingSecurityToken")),
+            (Some(session), Some(token)) if session.token == token => {
+                if session.expires <= now {
+                    return Err(error("InvalidSecurityToken.Expired"));
+                }
+                Ok(())
+            }
+            (_, Some(token)) if self.is_issued(token) => {
+                Err(error("InvalidSecurityToken.MismatchWithAccessKey"))
+            }
+            (_, Some(_)) => Err(error("InvalidSecurityToken.Malformed")),
+        }
+    }
+
+    fn is_issued(&self, token: &str) -> bool {
+        let mut sessions = self.by_id.values().filter_map(|key| key.session.as_ref());
+        sessions.any(|session| session.token == token)
+    }
+}

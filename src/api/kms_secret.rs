@@ -1,0 +1,346 @@
+//! `KmsSecret`: one secret of KMS Secrets Manager, kept in one native Secret.
+
+#![expect(
+    unreachable_pub,
+    reason = "the schema derive repeats the types in a module of its own"
+)]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::DURATION_PATTERN;
+
+/// What to read from KMS, what to make of it, and where to put it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "alikms.dev",
+    version = "v1alpha1",
+    kind = "KmsSecret",
+    namespaced,
+    status = "KmsSecretStatus",
+    derive = "PartialEq",
+    shortname = "kmss",
+    category = "alikms",
+    validation = Rule::new(
+        "!has(self.spec.data) || !self.spec.data.exists(d, has(d.from) && d.from == 'ExtendedConfig') || (has(self.spec.source.fetchExtendedConfig) && self.spec.source.fetchExtendedConfig)"
+    ).message("data from ExtendedConfig needs source.fetchExtendedConfig: true"),
+    doc = "Keeps a Secret of this namespace equal to a secret in Alibaba Cloud KMS Secrets Manager.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.target.name"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.sources[0].versionId"),
+    printcolumn(name = "Last Sync", type_ = "date", json_path = ".status.lastSyncTime"),
+    printcolumn(name = "Next Sync", type_ = "string", json_path = ".status.nextSyncTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Next Rotation", type_ = "string", json_path = ".status.sources[0].nextRotationDate", priority = 1),
+    printcolumn(name = "Store", type_ = "string", json_path = ".spec.storeRef.name", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsSecretSpec {
+    /// The store that says where KMS is and by whose identity it is read.
+    pub store_ref: StoreRef,
+    /// The secret to read, in the words of `GetSecretValue`.
+    pub source: Source,
+    /// The keys of the Secret. Left out: the whole value under the key `value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
+    pub data: Vec<DataItem>,
+    /// The Secret to keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// When to look again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
+    /// True: no call to KMS, no write, no repair. Garbage collection still works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// Names a store.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreRef {
+    /// Name of the store.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Kind of the store; `KmsStore` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<StoreKind>,
+}
+
+/// Kind of the store; `KmsStore`, one of this namespace, when left out.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StoreKind {
+    /// A store of the `KmsSecret`'s own namespace.
+    #[default]
+    KmsStore,
+}
+
+/// One secret of KMS, in the words of `GetSecretValue`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Name of the secret, or its ARN `acs:kms:<region>:<account>:secret/<name>` (needed for another account's).
+    #[schemars(length(min = 1, max = 320))]
+    #[x_kube(validation = Rule::new(
+        "self.matches('^[A-Za-z0-9_/+=.@-]{1,192}$') || self.matches('^acs:kms:[a-z0-9-]{2,63}:[0-9]{1,32}:secret/[A-Za-z0-9_/+=.@-]{1,192}$')"
+    ).message("secretName is a name of 1 to 192 characters of A-Z a-z 0-9 _ / + = . @ -, or an ARN acs:kms:<region>:<account>:secret/<name>"))]
+    pub secret_name: String,
+    /// Stage label of the version to read, as `ACSCurrent`, `ACSPrevious` or one of your own. `ACSCurrent` when neither this nor `versionId` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub version_stage: Option<String>,
+    /// The one version to read. Only generic secrets have versions that can be asked for; the value then never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub version_id: Option<String>,
+    /// Ask for the extended configuration too (managed secrets only), for `data` items with `from: ExtendedConfig`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_extended_config: Option<bool>,
+}
+
+/// One key of the Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DataItem {
+    /// Key in the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+    /// The document that this key is taken from; the secret's value when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Document>,
+    /// JMESPath expression into the document, which must then be JSON. Left out: the whole document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+    /// How the bytes are made of the text that was found; `Auto` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<Decode>,
+}
+
+/// The document that this key is taken from: `Value` (`SecretData`, the default) or `ExtendedConfig` (the JSON that describes a managed secret; needs `source.fetchExtendedConfig: true`).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Document {
+    /// `SecretData`, the secret's value.
+    #[default]
+    Value,
+    /// `ExtendedConfig`, the JSON that describes a managed secret; needs `source.fetchExtendedConfig: true`.
+    ExtendedConfig,
+}
+
+/// How the bytes of the key are made: `Auto` (default: Base64 where KMS says that the whole value is binary, else as it is), `Base64` (always decode), `None` (never).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decode {
+    /// Base64 where KMS says that the whole value is binary, else as it is.
+    #[default]
+    Auto,
+    /// Always decode Base64.
+    Base64,
+    /// Never decode.
+    None,
+}
+
+/// The Secret to keep.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Name of the Secret; the `KmsSecret`'s own name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: Option<String>,
+    /// Type of the Secret; `Opaque` when left out. Kubernetes does not let it change afterwards.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self != 'kubernetes.io/service-account-token' && self != 'bootstrap.kubernetes.io/token'")
+        .message("Secrets that hold tokens of Kubernetes are never written"))]
+    pub type_: Option<String>,
+}
+
+/// When to look again.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Refresh {
+    /// The policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<RefreshPolicy>,
+    /// The longest time between two reads, as `1h` or `10m30s`. Left out: 10m for Rds, ECS and `RAMCredentials`, a day for a pinned version, else 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 24), regex(pattern = DURATION_PATTERN))]
+    pub interval: Option<String>,
+}
+
+/// What decides when to look again: `Rotation` (default: the dates that KMS announces, and `interval` at the latest), `Interval` (`interval` alone), `OnChange` (never time: a new spec, a forced sync, a target that is missing or was edited), `Once` (until the first success, then only if the target is missing).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefreshPolicy {
+    /// The rotation dates that KMS announces, and `interval` at the latest.
+    #[default]
+    Rotation,
+    /// `interval` alone.
+    Interval,
+    /// Never by time: a new spec, a forced sync, or a target that is missing or was edited.
+    OnChange,
+    /// Until the first success, then only if the target is missing.
+    Once,
+}
+
+/// What the operator saw and did last.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsSecretStatus {
+    /// Generation of the spec that this status tells of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`; `Stalled` while only a human can mend it; `RotationOverdue` while KMS is late (reasons Late, Invalid).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// When KMS was last read with success. Written with other changes, else every 10 minutes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync_time: Option<Time>,
+    /// When the next read is planned. Shown for people; never read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_sync_time: Option<Time>,
+    /// The value of the annotation `alikms.dev/sync` that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_sync: Option<String>,
+    /// The store that the last success came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
+    /// What KMS said of the secret at the last success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sources: Vec<SourceStatus>,
+    /// The Secret as our last write left it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetStatus>,
+    /// The failure of the last attempt, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorStatus>,
+}
+
+/// The store that a value came from.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreStatus {
+    /// Kind of the store.
+    pub kind: String,
+    /// Uid of the store.
+    pub uid: String,
+    /// Generation of the store's spec.
+    pub generation: i64,
+    /// resourceVersion of the Secret that holds the store's credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_resource_version: Option<String>,
+}
+
+/// What KMS said of one source.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Name of the source.
+    pub name: String,
+    /// The version that was read.
+    pub version_id: String,
+    /// The stage labels of that version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub version_stages: Vec<String>,
+    /// Type of the secret, as KMS spells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_type: Option<String>,
+    /// `text` or `binary`, as KMS says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_data_type: Option<String>,
+    /// `Enabled`, `Disabled` or `Invalid`, for managed secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_rotation: Option<String>,
+    /// Time between two rotations, as KMS writes it (`604800s`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<String>,
+    /// When KMS last rotated the secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation_date: Option<Time>,
+    /// When KMS means to rotate it next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_date: Option<Time>,
+    /// The announced date whose rotation was seen to have happened although KMS still announces it: it schedules nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_rotation_date: Option<Time>,
+}
+
+/// The Secret as our last write left it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Name of the Secret.
+    pub name: String,
+    /// Uid of the Secret.
+    pub uid: String,
+    /// resourceVersion that our last write answered; another one means that somebody edited it.
+    pub resource_version: String,
+}
+
+/// A failure, for machines and people.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorStatus {
+    /// The error code of the service that refused, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What to do, and who can do it.
+    pub action: String,
+}
+
+impl KmsSecret {
+    /// Name of the Secret that this object keeps.
+    #[must_use]
+    pub fn target_name(&self) -> &str {
+        self.spec
+            .target
+            .as_ref()
+            .and_then(|target| target.name.as_deref())
+            .or(self.metadata.name.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// Type of the Secret that this object keeps.
+    #[must_use]
+    pub fn target_type(&self) -> &str {
+        self.spec
+            .target
+            .as_ref()
+            .and_then(|target| target.type_.as_deref())
+            .unwrap_or("Opaque")
+    }
+
+    /// Kind of the store that this object names.
+    #[must_use]
+    pub fn store_kind(&self) -> StoreKind {
+        self.spec.store_ref.kind.unwrap_or_default()
+    }
+
+    /// The refresh policy in force.
+    #[must_use]
+    pub fn refresh_policy(&self) -> RefreshPolicy {
+        self.spec
+            .refresh
+            .as_ref()
+            .and_then(|refresh| refresh.policy)
+            .unwrap_or_default()
+    }
+
+    /// `spec.refresh.interval` as it was written.
+    #[must_use]
+    pub fn refresh_interval(&self) -> Option<&str> {
+        self.spec
+            .refresh
+            .as_ref()
+            .and_then(|refresh| refresh.interval.as_deref())
+    }
+}

@@ -1,0 +1,112 @@
+//! `KmsStore`: where KMS is, and by whose identity it is read.
+
+#![expect(
+    unreachable_pub,
+    reason = "the schema derive repeats the types in a module of its own"
+)]
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where KMS is, and by whose identity it is read.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "alikms.dev",
+    version = "v1alpha1",
+    kind = "KmsStore",
+    namespaced,
+    derive = "PartialEq",
+    category = "alikms",
+    doc = "Says where Alibaba Cloud KMS is and by whose identity it is read; usable from its own namespace only.",
+    printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsStoreSpec {
+    /// Region id, as `cn-hangzhou`.
+    #[schemars(
+        length(min = 2, max = 63),
+        regex(pattern = "^[a-z0-9][a-z0-9-]{1,62}$")
+    )]
+    pub region: String,
+    /// The network that KMS is reached over, when `endpoint` is left out; `Vpc` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Host of KMS: `kms[-vpc].<region>.aliyuncs.com` or an instance's `<id>.cryptoservice.kms.aliyuncs.com`; anything else only as an origin that the operator was started with (`--allow-endpoint`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(
+        "self.matches('^kms(-vpc)?[.][a-z0-9][a-z0-9-]{1,62}[.]aliyuncs[.]com$') || self.matches('^[a-z0-9][a-z0-9-]{0,62}[.]cryptoservice[.]kms[.]aliyuncs[.]com$') || self.matches('^https?://[a-z0-9.:\\\\[\\\\]-]+$')"
+    ).message("endpoint is kms[-vpc].<region>.aliyuncs.com or <instance>.cryptoservice.kms.aliyuncs.com (a bare lower-case host), or an origin that the operator allows"))]
+    pub endpoint: Option<String>,
+    /// By whose identity KMS is read.
+    pub auth: Auth,
+    /// How requests are signed; `V3` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+}
+
+/// The network that KMS is reached over when `endpoint` is left out: `Vpc` (default, `kms-vpc.<region>.aliyuncs.com`) or `Public` (`kms.<region>.aliyuncs.com`).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// `kms-vpc.<region>.aliyuncs.com`, from inside any VPC of the region.
+    #[default]
+    Vpc,
+    /// `kms.<region>.aliyuncs.com`, over the Internet.
+    Public,
+}
+
+/// How requests are signed: `V3` (default, `ACS3-HMAC-SHA256`, in headers) or `V1` (HMAC-SHA1; puts the `AccessKeyId` and the signature into the URL).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signature {
+    /// `ACS3-HMAC-SHA256`, in headers.
+    #[default]
+    V3,
+    /// HMAC-SHA1 over the parameters; puts the `AccessKeyId` and the signature in the URL.
+    V1,
+}
+
+/// By whose identity KMS is read: exactly one way, never a chain.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.accessKey)").message("auth needs exactly one of: accessKey"))]
+pub struct Auth {
+    /// An `AccessKey` pair in a Secret of this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<AccessKeyAuth>,
+}
+
+/// An `AccessKey` pair.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessKeyAuth {
+    /// The Secret, which consents by its label `alikms.dev/credentials: "true"`.
+    pub secret_ref: AccessKeySecretRef,
+}
+
+/// Where in a Secret an `AccessKey` pair is.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessKeySecretRef {
+    /// Name of the Secret, in the store's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key of the `AccessKey` id; `accessKeyId` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub access_key_id_key: Option<String>,
+    /// Key of the `AccessKey` secret; `accessKeySecret` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub access_key_secret_key: Option<String>,
+    /// Key of an STS token that belongs to the pair; none when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub security_token_key: Option<String>,
+}

@@ -1,0 +1,120 @@
+//! The custom resources, exactly as the API server stores them.
+//!
+//! The Rust types are never stricter than the schema that they generate, so no
+//! object that the API server accepted can stop a watch.
+
+pub mod kms_secret;
+pub mod kms_store;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON,
+};
+use k8s_openapi::jiff::SignedDuration;
+use kube::CustomResourceExt as _;
+use serde_json::json;
+
+pub use kms_secret::KmsSecret;
+pub use kms_store::KmsStore;
+
+/// API group of every resource here.
+pub const GROUP: &str = "alikms.dev";
+/// Any new value of this annotation on a `KmsSecret` forces a sync.
+pub const SYNC_ANNOTATION: &str = "alikms.dev/sync";
+/// Label with the value `"true"` on every Secret that we wrote; the Secret watch selects it.
+pub const MANAGED_LABEL: &str = "alikms.dev/managed";
+/// Annotation on a Secret that we wrote: the name of its `KmsSecret`.
+pub const OWNER_ANNOTATION: &str = "alikms.dev/kmssecret";
+/// Label with the value `"true"` by which a credential Secret consents to being used by a store.
+pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
+
+/// The `CustomResourceDefinitions`, in the order in which `kms-secret-operator crds` prints them.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let mut kms_secret = KmsSecret::crd();
+    default_status(&mut kms_secret);
+    vec![kms_secret, KmsStore::crd()]
+}
+
+/// Gives a new object a status whose generation matches nothing, so that tools which judge by
+/// `observedGeneration` (kstatus, Argo CD) never call an object current that nobody looked at yet.
+fn default_status(crd: &mut CustomResourceDefinition) {
+    let status = crd
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
+        .filter_map(|schema| schema.properties.as_mut()?.get_mut("status"));
+    for schema in status {
+        schema.default = Some(JSON(json!({"observedGeneration": -1})));
+    }
+}
+
+/// The schema pattern of a duration: hours, minutes and seconds of Go's notation, in that order.
+pub const DURATION_PATTERN: &str = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$";
+
+/// Parses what [`DURATION_PATTERN`] admits: `1h`, `90s`, `1h30m`. The empty string and zero are `None`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<SignedDuration> {
+    let mut seconds: i64 = 0;
+    let mut digits = String::new();
+    for c in text.chars() {
+        let unit = match c {
+            '0'..='9' => {
+                digits.push(c);
+                continue;
+            }
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(digits.parse::<i64>().ok()?.checked_mul(unit)?)?;
+        digits.clear();
+    }
+    (digits.is_empty() && seconds > 0).then(|| SignedDuration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, seconds) in [
+            ("1s", Some(1)),
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("1h30m", Some(5400)),
+            ("24h0m0s", Some(86_400)),
+            ("0s", None),
+            ("", None),
+            ("10", None),
+            ("1d", None),
+            ("h", None),
+            ("-1s", None),
+            ("99999999999999999999s", None),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                seconds.map(SignedDuration::from_secs),
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,40}") {
+            let _ = parse_duration(&text);
+        }
+    }
+
+    #[test]
+    fn a_new_object_is_never_current_for_kstatus() {
+        let crd = serde_json::to_value(&definitions()[0]).unwrap();
+        let status =
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        assert_eq!(status["default"], json!({"observedGeneration": -1}));
+    }
+}

@@ -1,0 +1,163 @@
+//! Flags and environment: the only reader of both.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::alibaba::endpoint::AllowedEndpoint;
+use crate::api::parse_duration;
+
+/// Keeps native Kubernetes Secrets equal to secrets in Alibaba Cloud KMS Secrets Manager.
+#[derive(Debug, Parser)]
+#[command(name = "kms-secret-operator", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 a clean stop; 1 the operator could not start or go on; 2 a flag is wrong.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator, against KUBECONFIG or from inside a cluster.
+    Run(Run),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crds,
+}
+
+/// How to run the operator.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Let stores name an endpoint outside aliyuncs.com: <KMS origin>[=<STS origin>], plain http on loopback only.
+    #[arg(
+        long,
+        value_name = "ORIGIN[=ORIGIN]",
+        env = "KMS_SECRET_OPERATOR_ALLOW_ENDPOINT",
+        value_delimiter = ','
+    )]
+    pub allow_endpoint: Vec<AllowedEndpoint>,
+    /// Look at this namespace only (repeatable); needs Roles instead of a ClusterRole.
+    #[arg(long, env = "KMS_SECRET_OPERATOR_NAMESPACE", value_delimiter = ',')]
+    pub namespace: Vec<String>,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "KMS_SECRET_OPERATOR_ADMIN_LISTEN",
+        default_value = "[::]:8080"
+    )]
+    pub admin_listen: SocketAddr,
+    /// The shortest spec.refresh.interval that a KmsSecret may ask for.
+    #[arg(long, value_name = "DURATION", env = "KMS_SECRET_OPERATOR_MIN_REFRESH_INTERVAL", default_value = "1m", value_parser = duration)]
+    pub min_refresh_interval: SignedDuration,
+    /// Let KmsSecrets write Secrets of this type too (repeatable).
+    #[arg(
+        long,
+        value_name = "TYPE",
+        env = "KMS_SECRET_OPERATOR_ALLOW_SECRET_TYPE",
+        value_delimiter = ','
+    )]
+    pub allow_secret_type: Vec<String>,
+    /// How logs are written.
+    #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+    /// How much is logged.
+    #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration, as 1m or 90s"))
+}
+
+/// The types of Secret that are always written.
+const TARGET_TYPES: [&str; 6] = [
+    "Opaque",
+    "kubernetes.io/tls",
+    "kubernetes.io/dockerconfigjson",
+    "kubernetes.io/dockercfg",
+    "kubernetes.io/basic-auth",
+    "kubernetes.io/ssh-auth",
+];
+
+impl Run {
+    /// Every type of Secret that may be written. Tokens of Kubernetes are not among them, whatever the flags say.
+    #[must_use]
+    pub fn target_types(&self) -> Vec<String> {
+        let tokens = [
+            "kubernetes.io/service-account-token",
+            "bootstrap.kubernetes.io/token",
+        ];
+        let more = self
+            .allow_secret_type
+            .iter()
+            .filter(|name| !tokens.contains(&name.as_str()));
+        TARGET_TYPES
+            .map(ToOwned::to_owned)
+            .into_iter()
+            .chain(more.cloned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(flags: &[&str]) -> Run {
+        let words = ["kms-secret-operator", "run"].iter().chain(flags);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(run) => run,
+            Command::Crds => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn token_types_are_never_allowed() {
+        let types = run(&[
+            "--allow-secret-type",
+            "example.com/x",
+            "--allow-secret-type",
+            "kubernetes.io/service-account-token",
+        ])
+        .target_types();
+        assert!(types.iter().any(|name| name == "example.com/x"));
+        assert!(
+            !types
+                .iter()
+                .any(|name| name == "kubernetes.io/service-account-token")
+        );
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        use clap::CommandFactory as _;
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for flag in run
+            .get_arguments()
+            .filter(|flag| !["help", "version"].contains(&flag.get_id().as_str()))
+        {
+            assert!(flag.get_env().is_some(), "{}", flag.get_id());
+        }
+    }
+}

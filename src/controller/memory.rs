@@ -1,0 +1,190 @@
+//! What this process knows of an object besides what the API server keeps: its own last writes, which a cache may
+//! not show yet, and the attempts that failed. All of it can be lost: a restart plans from the status.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::api::KmsSecret;
+use crate::api::kms_secret::{KmsSecretStatus, TargetStatus};
+use crate::sync::plan::{Backoff, Repair};
+
+/// For so long after a write the cache of Secrets may not show it.
+const LAG: SignedDuration = SignedDuration::from_secs(2);
+
+/// What is remembered of one object.
+#[derive(Clone, Default)]
+pub(super) struct Memory {
+    /// The status, with times that were not worth writing.
+    pub(super) status: KmsSecretStatus,
+    /// The status as the API server has it.
+    pub(super) stored: KmsSecretStatus,
+    /// The resourceVersion that `stored` belongs to.
+    pub(super) version: String,
+    /// When KMS was last read with success, to the fraction.
+    pub(super) last_read: Option<Timestamp>,
+    /// What we last wrote to the target, and when.
+    pub(super) written: Option<(TargetStatus, Timestamp)>,
+    /// Attempts that failed.
+    pub(super) backoff: Option<Backoff>,
+    /// Since when the plan has been a refusal.
+    pub(super) refused_since: Option<Timestamp>,
+    /// The last repairs.
+    pub(super) repaired: Option<Repair>,
+    /// The cache was wrong about the target: ask the API server.
+    pub(super) look: bool,
+}
+
+impl Memory {
+    /// Takes in the object as the cache shows it, unless the cache lags behind our own last write.
+    pub(super) fn refresh(&mut self, object: &KmsSecret) {
+        let version = object.resource_version().unwrap_or_default();
+        if is_older(&version, &self.version) {
+            return;
+        }
+        let status = object.status.clone().unwrap_or_default();
+        if status != self.stored {
+            self.status = status.clone();
+            self.last_read = None;
+        }
+        self.stored = status;
+        self.version = version;
+    }
+
+    /// What we wrote to the target of this name, while the cache may not show it yet.
+    pub(super) fn unseen(&self, target: &str, now: Timestamp) -> Option<&TargetStatus> {
+        let (written, at) = self.written.as_ref()?;
+        (written.name == target && now.duration_since(*at) < LAG).then_some(written)
+    }
+}
+
+/// Whether resourceVersion `a` is before `b`. They count up on one server (comparable since Kubernetes 1.35, and in
+/// every version before it that keeps its objects in etcd); what is not a number is taken for newer.
+pub(super) fn is_older(a: &str, b: &str) -> bool {
+    matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
+}
+
+/// Namespace and name of a target.
+type TargetKey = (String, String);
+
+/// The memories of all objects, by uid.
+#[derive(Default)]
+pub(super) struct Memories {
+    by_uid: Mutex<HashMap<String, Memory>>,
+    waiting: Mutex<HashMap<TargetKey, HashSet<ObjectRef<KmsSecret>>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn uid(object: &KmsSecret) -> String {
+    object.uid().unwrap_or_default()
+}
+
+impl Memories {
+    /// The memory of an object, brought up to what the cache shows, and whether there was one.
+    pub(super) fn recall(&self, object: &KmsSecret) -> (Memory, bool) {
+        let mut memories = lock(&self.by_uid);
+        let known = memories.contains_key(&uid(object));
+        let memory = memories.entry(uid(object)).or_default();
+        memory.refresh(object);
+        (memory.clone(), known)
+    }
+
+    /// Puts a memory back. An object is never reconciled twice at once, so nothing is lost in between.
+    pub(super) fn keep(&self, object: &KmsSecret, memory: Memory) {
+        lock(&self.by_uid).insert(uid(object), memory);
+    }
+
+    /// The object is gone.
+    pub(super) fn forget(&self, object: &KmsSecret) {
+        lock(&self.by_uid).remove(&uid(object));
+        self.stop_waiting(object);
+    }
+
+    /// The object wants a target that somebody else has.
+    pub(super) fn wait_for(&self, object: &KmsSecret, target: &str) {
+        let key = (object.namespace().unwrap_or_default(), target.to_owned());
+        lock(&self.waiting)
+            .entry(key)
+            .or_default()
+            .insert(ObjectRef::from_obj(object));
+    }
+
+    /// The object no longer waits for a target.
+    pub(super) fn stop_waiting(&self, object: &KmsSecret) {
+        let reference = ObjectRef::from_obj(object);
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|_, objects| {
+            objects.remove(&reference);
+            !objects.is_empty()
+        });
+    }
+
+    /// The objects that wait for a target.
+    pub(super) fn waiting_for(&self, namespace: &str, target: &str) -> Vec<ObjectRef<KmsSecret>> {
+        let key = (namespace.to_owned(), target.to_owned());
+        let waiting = lock(&self.waiting);
+        waiting.get(&key).into_iter().flatten().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(version: &str, generation: i64) -> KmsSecret {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "alikms.dev/v1alpha1", "kind": "KmsSecret",
+            "metadata": {"name": "db", "namespace": "shop", "uid": "u", "resourceVersion": version},
+            "spec": {"storeRef": {"name": "prod"}, "source": {"secretName": "a"}},
+            "status": {"observedGeneration": generation},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_lagging_cache_does_not_undo_our_own_write() {
+        let mut memory = Memory::default();
+        memory.refresh(&object("9", 1));
+        memory.version = "12".into();
+        memory.status.observed_generation = Some(2);
+        memory.stored = memory.status.clone();
+        memory.refresh(&object("9", 1));
+        assert_eq!(
+            memory.status.observed_generation,
+            Some(2),
+            "9 is before 12, as numbers"
+        );
+        memory.refresh(&object("13", 3));
+        assert_eq!(
+            memory.status.observed_generation,
+            Some(3),
+            "somebody else wrote"
+        );
+    }
+
+    #[test]
+    fn an_echo_of_our_own_write_keeps_what_we_know_better() {
+        let mut memory = Memory::default();
+        memory.refresh(&object("9", 1));
+        memory.last_read = Some(Timestamp::UNIX_EPOCH);
+        memory.refresh(&object("10", 1));
+        assert_eq!(memory.last_read, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(memory.version, "10");
+    }
+
+    #[test]
+    fn who_waits_for_a_target_is_found_and_forgotten() {
+        let memories = Memories::default();
+        memories.wait_for(&object("1", 1), "t");
+        assert_eq!(memories.waiting_for("shop", "t").len(), 1);
+        assert!(memories.waiting_for("other", "t").is_empty());
+        memories.forget(&object("1", 1));
+        assert!(memories.waiting_for("shop", "t").is_empty());
+    }
+}

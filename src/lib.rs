@@ -1,0 +1,244 @@
+//! Keeps native Kubernetes Secrets equal to secrets in Alibaba Cloud KMS Secrets Manager.
+//!
+//! The floors, from the top; imports go down only (`tests/it/floors.rs` holds it):
+//!
+//! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`];
+//! - [`controller`] gathers, plans, acts and records;
+//! - [`cluster`], [`alibaba::client`] and [`alibaba::kms`] do the I/O, [`metrics`] counts;
+//! - [`sync`], [`api`], [`alibaba::sign`] and [`alibaba::endpoint`] are pure.
+
+pub mod admin;
+pub mod alibaba;
+pub mod api;
+pub mod cluster;
+pub mod config;
+pub mod controller;
+pub mod metrics;
+pub mod sync;
+pub mod telemetry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::runtime::{conditions, wait::await_condition};
+use kube::{Api, Client, CustomResourceExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use alibaba::client::Client as KmsClient;
+use cluster::Cluster;
+use config::Run;
+use controller::Shared;
+use metrics::Metrics;
+use sync::plan::Limits;
+
+/// The `CustomResourceDefinitions` must be there by then.
+const CRD_DEADLINE: Duration = Duration::from_secs(30);
+/// What is under way when we stop has so long to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the operator can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no cluster to talk to.
+    #[error("no access to a cluster: set KUBECONFIG, or run in a pod with a ServiceAccount")]
+    NoCluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The CRDs are missing.
+    #[error(
+        "the CustomResourceDefinition {0} is not there: run `kms-secret-operator crds | kubectl apply -f -`"
+    )]
+    NoDefinition(String),
+    /// The TLS back end can't be set up.
+    #[error("the HTTP client for KMS cannot be made")]
+    Tls(#[source] reqwest::Error),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {0} (--admin-listen)")]
+    Listen(std::net::SocketAddr, #[source] std::io::Error),
+}
+
+/// The one clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one clock; everything below takes it as an argument"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// The `CustomResourceDefinitions` as a YAML stream.
+///
+/// # Errors
+/// The types can't be written as YAML, which a test rules out.
+pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
+    let mut yaml = String::new();
+    for crd in api::definitions() {
+        yaml.push_str("---\n");
+        yaml.push_str(&serde_saphyr::to_string(&crd)?);
+    }
+    Ok(yaml)
+}
+
+/// Connects to the cluster of KUBECONFIG, or to the one that this pod runs in.
+///
+/// # Errors
+/// [`Error::NoCluster`].
+pub async fn connect() -> Result<Client, Error> {
+    let config = kube::Config::infer()
+        .await
+        .map_err(|err| Error::NoCluster(err.into()))?;
+    Client::try_from(config).map_err(|err| Error::NoCluster(err.into()))
+}
+
+/// Runs the operator until `stop` ends, and then until what is under way is done.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(run: Run, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let listener = TcpListener::bind(run.admin_listen)
+        .await
+        .map_err(|err| Error::Listen(run.admin_listen, err))?;
+    serve(run, client, listener, stop).await
+}
+
+/// Runs the operator with a listener that is already bound.
+///
+/// # Errors
+/// It could not start.
+pub async fn serve(
+    run: Run,
+    client: Client,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let metrics = Arc::new(Metrics::default());
+    let ready = Arc::new(AtomicBool::new(false));
+    let (stopping, stopped) = watch::channel(false);
+    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let admin = admin::Admin {
+        metrics: Arc::clone(&metrics),
+        ready: Arc::clone(&ready),
+    };
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        admin,
+        until_stopped(stopped.clone()),
+    ));
+    let shared = shared(&run, client.clone(), metrics)?;
+    let work = async {
+        await_definitions(&client, &run).await?;
+        let loops = if run.namespace.is_empty() {
+            vec![None]
+        } else {
+            run.namespace.iter().map(Some).collect()
+        };
+        let unfilled = AtomicUsize::new(loops.len());
+        let filled = || {
+            if unfilled.fetch_sub(1, Ordering::Relaxed) == 1 {
+                ready.store(true, Ordering::Relaxed);
+                tracing::info!("ready");
+            }
+        };
+        let loops = loops.into_iter().map(|namespace| {
+            let namespace = namespace.map(String::as_str);
+            controller::run(
+                Arc::clone(&shared),
+                namespace,
+                filled,
+                until_stopped(stopped.clone()),
+            )
+        });
+        futures::future::join_all(loops).await;
+        Ok(())
+    };
+    let drain = async {
+        stop.await;
+        tracing::info!("stopping");
+        stopping.send_replace(true);
+        tokio::time::sleep(DRAIN).await;
+        tracing::warn!(
+            "what was under way took too long and is abandoned; a fenced write cannot do harm"
+        );
+    };
+    let result = tokio::select! {
+        result = work => result,
+        () = drain => Ok(()),
+    };
+    stopping.send_replace(true);
+    admin.abort();
+    result
+}
+
+fn shared(run: &Run, client: Client, metrics: Arc<Metrics>) -> Result<Arc<Shared>, Error> {
+    let kms = {
+        let metrics = Arc::clone(&metrics);
+        KmsClient::new(now, move |attempt| {
+            metrics.observe_kms(
+                attempt.action,
+                attempt.outcome,
+                attempt.elapsed,
+                attempt.clock_offset,
+            );
+        })
+        .map_err(Error::Tls)?
+    };
+    let cluster = {
+        let metrics = Arc::clone(&metrics);
+        Cluster::new(client, move |verb, resource| {
+            metrics.count_request(verb, resource);
+        })
+    };
+    Ok(Arc::new(Shared {
+        cluster,
+        kms,
+        metrics,
+        clock: now,
+        started: now(),
+        limits: Limits {
+            interval_min: run.min_refresh_interval,
+            target_types: run.target_types(),
+        },
+        allowed_endpoints: run.allow_endpoint.clone(),
+    }))
+}
+
+/// Waits for the CRDs. In namespaced mode the operator may not read them; the watches then tell what is missing.
+async fn await_definitions(client: &Client, run: &Run) -> Result<(), Error> {
+    if !run.namespace.is_empty() {
+        return Ok(());
+    }
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for name in [api::KmsSecret::crd_name(), api::KmsStore::crd_name()] {
+        let established = await_condition(api.clone(), name, conditions::is_crd_established());
+        let in_time = tokio::time::timeout(CRD_DEADLINE, established).await;
+        if !matches!(in_time, Ok(Ok(_))) {
+            return Err(Error::NoDefinition(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clients_can_be_made_with_the_one_tls_provider() {
+        KmsClient::new(now, |_| ()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _guard = runtime.enter();
+        let config = kube::Config::new("https://127.0.0.1:6443".parse().unwrap());
+        Client::try_from(config).unwrap();
+    }
+
+    #[test]
+    fn the_definitions_can_be_written() {
+        let yaml = crds_yaml().unwrap();
+        assert_eq!(yaml.matches("kind: CustomResourceDefinition").count(), 2);
+    }
+}

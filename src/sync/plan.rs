@@ -1,0 +1,726 @@
+//! Whether to fetch, wait or refuse: one pure decision over everything that was gathered.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::schedule::Schedule;
+use super::{Failure, Reason, Retry};
+use crate::api::kms_secret::{KmsSecretStatus, RefreshPolicy, StoreStatus};
+use crate::api::{KmsSecret, SYNC_ANNOTATION, parse_duration};
+
+/// A target that somebody keeps editing is repaired this often at most.
+const REPAIR_MIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Everything that the decision looks at.
+pub struct Seen<'a> {
+    /// The object, as the cache has it.
+    pub object: &'a KmsSecret,
+    /// Its status, at least as new as our own last write.
+    pub status: &'a KmsSecretStatus,
+    /// When KMS was last read with success, where this is known better than the status tells.
+    pub last_read: Option<Timestamp>,
+    /// This process has looked at the object before: what failed then is tried again as its backoff says.
+    pub known: bool,
+    /// The store, or why it can't be used.
+    pub store: Result<StoreStatus, Failure>,
+    /// The target.
+    pub target: Target,
+    /// The attempts that failed since the last success.
+    pub backoff: Option<&'a Backoff>,
+    /// When the target was last repaired.
+    pub repaired: Option<&'a Repair>,
+    /// When this process began.
+    pub started: Timestamp,
+    /// The clock of KMS minus ours.
+    pub offset: SignedDuration,
+    /// Hash of the object's uid.
+    pub hash: u64,
+    /// What the operator was told to allow.
+    pub limits: &'a Limits,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What the operator was told to allow.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The shortest `spec.refresh.interval`.
+    pub interval_min: SignedDuration,
+    /// Types of Secret that may be written.
+    pub target_types: Vec<String>,
+}
+
+/// The Secret of the target's name, as the cache or the API server shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// There is none, or none that we know of.
+    Absent,
+    /// It is ours.
+    Ours {
+        /// Its uid.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+    /// It is somebody else's.
+    Foreign {
+        /// Who, in words.
+        owner: String,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// Read KMS and write the target.
+    Fetch(Why),
+    /// Do nothing until then, or until something changes.
+    Wait(Option<Timestamp>),
+    /// Do nothing and say why.
+    Refuse(Failure),
+    /// Do nothing: `spec.suspend`.
+    Suspend,
+}
+
+/// Why KMS is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It never was.
+    New,
+    /// The target is missing.
+    Missing,
+    /// The spec changed.
+    Changed,
+    /// The sync annotation changed.
+    Forced,
+    /// Somebody edited the target.
+    Drift,
+    /// The last attempt failed.
+    Retry,
+    /// The store or its credentials changed.
+    Store,
+    /// The ceiling was reached.
+    Due,
+    /// A rotation was announced.
+    Rotation,
+}
+
+impl Why {
+    /// The word in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Forced => "forced",
+            Self::Drift => "drift",
+            Self::Retry => "retry",
+            Self::Store => "store",
+            Self::Due => "due",
+            Self::Rotation => "rotation",
+        }
+    }
+}
+
+/// Attempts that failed, one after the other and for the same thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// What was attempted; anything else is tried at once.
+    pub attempt: Attempted,
+    /// When the first failed.
+    pub since: Timestamp,
+    /// When the last failed.
+    pub last: Timestamp,
+    /// How often to try again.
+    pub retry: Retry,
+    /// How long the service asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// What makes an attempt another one, so that it does not wait for the last one's backoff.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempted {
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// The sync annotation.
+    pub sync: Option<String>,
+    /// The store.
+    pub store: Option<StoreStatus>,
+}
+
+impl Attempted {
+    /// What an attempt made now would be.
+    #[must_use]
+    pub fn of(object: &KmsSecret, store: Option<&StoreStatus>) -> Self {
+        Self {
+            generation: object.metadata.generation,
+            sync: sync_token(object).map(ToOwned::to_owned),
+            store: store.cloned(),
+        }
+    }
+}
+
+impl Backoff {
+    /// When to try again: as long again as it has been failing, within the bounds of the class, spread by the uid.
+    #[must_use]
+    pub fn retry_at(&self, hash: u64) -> Timestamp {
+        let (least, most) = self.retry.bounds();
+        let failing = Duration::try_from(self.last.duration_since(self.since)).unwrap_or_default();
+        let wait = failing
+            .clamp(least, most)
+            .max(self.retry_after.unwrap_or_default());
+        let parts = u32::try_from(hash % 200).unwrap_or_default();
+        let wait = wait + wait * parts / 1000;
+        self.last + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
+    }
+}
+
+/// The last repairs of a target that somebody edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// When the last was.
+    pub at: Timestamp,
+    /// How many followed each other closely.
+    pub count: u32,
+}
+
+impl Repair {
+    /// When the next may be: at once after a quiet time, else at doubling steps from 30 s on.
+    #[must_use]
+    pub fn next_at(self) -> Timestamp {
+        self.at + REPAIR_MIN * 2i32.pow(self.count.saturating_sub(1).min(6))
+    }
+
+    /// The repair that is made at `now`, after `last`.
+    #[must_use]
+    pub fn after(last: Option<&Self>, now: Timestamp) -> Self {
+        let quiet = |last: &&Self| now.duration_since(last.at) > REPAIR_MIN * 128;
+        let count = last
+            .filter(|last| !quiet(last))
+            .map_or(0, |last| last.count);
+        Self {
+            at: now,
+            count: count + 1,
+        }
+    }
+}
+
+/// The value of the sync annotation.
+#[must_use]
+pub fn sync_token(object: &KmsSecret) -> Option<&str> {
+    let annotations = object.metadata.annotations.as_ref()?;
+    annotations.get(SYNC_ANNOTATION).map(String::as_str)
+}
+
+/// The schedule that belongs to what was seen, once KMS has been read.
+#[must_use]
+pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
+    let last_sync = seen.status.last_sync_time.as_ref().map(|time| time.0);
+    Some(Schedule {
+        policy: seen.object.refresh_policy(),
+        interval: seen.object.refresh_interval().and_then(parse_duration),
+        pinned: seen.object.spec.source.version_id.is_some(),
+        sources: &seen.status.sources,
+        last_read: seen.last_read.or(last_sync)?,
+        offset: seen.offset,
+        hash: seen.hash,
+    })
+}
+
+/// Decides. The order of the checks is the order of what matters.
+#[must_use]
+pub fn plan(seen: &Seen<'_>) -> Plan {
+    if seen.object.metadata.deletion_timestamp.is_some() {
+        return Plan::Wait(None);
+    }
+    if seen.object.spec.suspend == Some(true) {
+        return Plan::Suspend;
+    }
+    if let Err(failure) = check_spec(seen.object, seen.limits) {
+        return Plan::Refuse(failure);
+    }
+    let store = match &seen.store {
+        Ok(store) => store,
+        Err(failure) => return Plan::Refuse(failure.clone()),
+    };
+    if let Target::Foreign { owner } = &seen.target {
+        return Plan::Refuse(owned_by_other(seen.object.target_name(), owner));
+    }
+    match reason_to_fetch(seen, store) {
+        Reading::Now(why) => gate(seen, store, why),
+        Reading::At(at) => Plan::Wait(at),
+    }
+}
+
+/// The refusal of a target that is somebody else's.
+#[must_use]
+pub fn owned_by_other(target: &str, owner: &str) -> Failure {
+    Failure::new(
+        Reason::TargetOwnedByOther,
+        format!("Secret {target:?} exists and is not ours: {owner}"),
+        "give spec.target.name another name, or remove that Secret",
+    )
+}
+
+fn check_spec(object: &KmsSecret, limits: &Limits) -> Result<(), Failure> {
+    if let Some(text) = object.refresh_interval() {
+        let least = limits.interval_min;
+        match parse_duration(text) {
+            None => {
+                return Err(Failure::new(
+                    Reason::SpecInvalid,
+                    format!("spec.refresh.interval {text:?} is not a duration above zero"),
+                    "write it as 1h, 10m or 90s",
+                ));
+            }
+            Some(interval) if interval < least => {
+                return Err(Failure::new(
+                    Reason::SpecInvalid,
+                    format!(
+                        "spec.refresh.interval {text} is shorter than the {least:#} that this operator allows"
+                    ),
+                    "make it longer; the operator's administrator can allow less (--min-refresh-interval)",
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let target_type = object.target_type();
+    if !limits
+        .target_types
+        .iter()
+        .any(|allowed| allowed == target_type)
+    {
+        return Err(Failure::new(
+            Reason::SpecInvalid,
+            format!("Secrets of type {target_type:?} are not written by this operator"),
+            "use another spec.target.type; the operator's administrator can allow more (--allow-secret-type)",
+        ));
+    }
+    Ok(())
+}
+
+enum Reading {
+    Now(Why),
+    At(Option<Timestamp>),
+}
+
+fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
+    let (object, status) = (seen.object, seen.status);
+    let Some(schedule) = schedule(seen) else {
+        return Reading::Now(Why::New);
+    };
+    let written = status
+        .target
+        .as_ref()
+        .filter(|target| target.name == object.target_name());
+    let (
+        Target::Ours {
+            uid,
+            resource_version,
+        },
+        Some(written),
+    ) = (&seen.target, written)
+    else {
+        return Reading::Now(Why::Missing);
+    };
+    let policy = object.refresh_policy();
+    if policy == RefreshPolicy::Once {
+        return Reading::At(None);
+    }
+    if status.observed_generation != object.metadata.generation {
+        return Reading::Now(Why::Changed);
+    }
+    if sync_token(object).is_some_and(|token| status.last_handled_sync.as_deref() != Some(token)) {
+        return Reading::Now(Why::Forced);
+    }
+    if *uid != written.uid || *resource_version != written.resource_version {
+        return Reading::Now(Why::Drift);
+    }
+    if seen.backoff.is_some() {
+        return Reading::Now(Why::Retry);
+    }
+    if status.error.is_some() {
+        return if seen.known {
+            Reading::Now(Why::Retry)
+        } else {
+            retry_after_start(seen, &schedule)
+        };
+    }
+    if policy != RefreshPolicy::OnChange && status.store.as_ref() != Some(store) {
+        return Reading::Now(Why::Store);
+    }
+    match schedule.next() {
+        None => Reading::At(None),
+        Some(due) if due.rotation && due.at <= seen.now => Reading::Now(Why::Rotation),
+        Some(due) => {
+            // Missed while nobody looked: a restart is no burst. What comes due later is on time.
+            let at = if due.at < seen.started {
+                schedule.after_start(seen.started)
+            } else {
+                due.at
+            };
+            if at <= seen.now {
+                Reading::Now(Why::Due)
+            } else {
+                Reading::At(Some(at))
+            }
+        }
+    }
+}
+
+/// What had failed when we started is tried again with the rest of what was missed.
+fn retry_after_start(seen: &Seen<'_>, schedule: &Schedule<'_>) -> Reading {
+    let at = schedule.after_start(seen.started);
+    if at <= seen.now {
+        Reading::Now(Why::Retry)
+    } else {
+        Reading::At(Some(at))
+    }
+}
+
+/// Holds back what was tried a moment ago, and what somebody else keeps undoing.
+fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
+    let attempt = Attempted::of(seen.object, Some(store));
+    if let Some(backoff) = seen.backoff.filter(|backoff| backoff.attempt == attempt) {
+        let at = backoff.retry_at(seen.hash);
+        if at > seen.now {
+            return Plan::Wait(Some(at));
+        }
+    }
+    if why == Why::Drift
+        && let Some(at) = seen.repaired.map(|repair| repair.next_at())
+        && at > seen.now
+    {
+        return Plan::Refuse(Failure {
+            retry_after: Duration::try_from(at.duration_since(seen.now)).ok(),
+            ..Failure::new(
+                Reason::TargetContested,
+                format!(
+                    "somebody keeps changing Secret {:?} after it was repaired",
+                    seen.object.target_name()
+                ),
+                "find out who (kubectl get secret --show-managed-fields) and stop one of the two",
+            )
+        });
+    }
+    Plan::Fetch(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::kms_secret::{
+        ErrorStatus, KmsSecretSpec, Refresh, Source, SourceStatus, StoreRef, TargetStatus,
+    };
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn store() -> StoreStatus {
+        StoreStatus {
+            kind: "KmsStore".into(),
+            uid: "s".into(),
+            generation: 1,
+            credential_resource_version: Some("7".into()),
+        }
+    }
+
+    /// A world that can be changed by one thing at a time. Synced at 0, seen at 10, started at -100.
+    struct World {
+        object: KmsSecret,
+        status: KmsSecretStatus,
+        store: Result<StoreStatus, Failure>,
+        target: Target,
+        backoff: Option<Backoff>,
+        repaired: Option<Repair>,
+        started: Timestamp,
+        now: Timestamp,
+        hash: u64,
+        known: bool,
+    }
+
+    impl World {
+        fn in_sync() -> Self {
+            let mut object = KmsSecret::new(
+                "db",
+                KmsSecretSpec {
+                    store_ref: StoreRef {
+                        name: "prod".into(),
+                        kind: None,
+                    },
+                    source: Source {
+                        secret_name: "shop/db".into(),
+                        version_stage: None,
+                        version_id: None,
+                        fetch_extended_config: None,
+                    },
+                    data: vec![],
+                    target: None,
+                    refresh: None,
+                    suspend: None,
+                },
+            );
+            object.metadata.generation = Some(1);
+            Self {
+                object,
+                status: KmsSecretStatus {
+                    observed_generation: Some(1),
+                    last_sync_time: Some(Time(at(0))),
+                    store: Some(store()),
+                    sources: vec![SourceStatus::default()],
+                    target: Some(TargetStatus {
+                        name: "db".into(),
+                        uid: "t".into(),
+                        resource_version: "5".into(),
+                    }),
+                    ..KmsSecretStatus::default()
+                },
+                store: Ok(store()),
+                target: ours("t", "5"),
+                backoff: None,
+                repaired: None,
+                started: at(-100),
+                now: at(10),
+                hash: 0,
+                known: false,
+            }
+        }
+
+        fn plan(&self) -> Plan {
+            plan(&Seen {
+                object: &self.object,
+                status: &self.status,
+                last_read: None,
+                known: self.known,
+                store: self.store.clone(),
+                target: self.target.clone(),
+                backoff: self.backoff.as_ref(),
+                repaired: self.repaired.as_ref(),
+                started: self.started,
+                offset: SignedDuration::ZERO,
+                hash: self.hash,
+                limits: &Limits {
+                    interval_min: SignedDuration::from_secs(60),
+                    target_types: vec!["Opaque".into()],
+                },
+                now: self.now,
+            })
+        }
+
+        fn policy(&mut self, policy: RefreshPolicy) {
+            self.object.spec.refresh = Some(Refresh {
+                policy: Some(policy),
+                interval: None,
+            });
+        }
+
+        fn failed_at(&mut self, since: i64, last: i64, retry: Retry) {
+            self.backoff = Some(Backoff {
+                attempt: Attempted::of(&self.object, self.store.as_ref().ok()),
+                since: at(since),
+                last: at(last),
+                retry,
+                retry_after: None,
+            });
+        }
+
+        fn force(&mut self, token: &str) {
+            let annotations = [(SYNC_ANNOTATION.to_owned(), token.to_owned())];
+            self.object.metadata.annotations = Some(annotations.into());
+        }
+    }
+
+    fn ours(uid: &str, version: &str) -> Target {
+        Target::Ours {
+            uid: uid.into(),
+            resource_version: version.into(),
+        }
+    }
+
+    #[test]
+    fn in_sync_waits_for_the_ceiling() {
+        let mut world = World::in_sync();
+        assert_eq!(world.plan(), Plan::Wait(Some(at(3600))));
+        world.now = at(3600);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Due));
+    }
+
+    #[test]
+    fn each_cause_fetches_for_its_own_reason() {
+        type Change = fn(&mut World);
+        let change: [(Why, Change); 8] = [
+            (Why::New, |w| w.status = KmsSecretStatus::default()),
+            (Why::Missing, |w| w.target = Target::Absent),
+            (Why::Missing, |w| {
+                w.status.target.as_mut().unwrap().name = "old".into();
+            }),
+            (Why::Changed, |w| w.object.metadata.generation = Some(2)),
+            (Why::Forced, |w| w.force("now")),
+            (Why::Drift, |w| w.target = ours("t", "6")),
+            (Why::Drift, |w| w.target = ours("u", "5")),
+            (Why::Store, |w| {
+                w.store.as_mut().unwrap().credential_resource_version = None;
+            }),
+        ];
+        for (why, change) in change {
+            let mut world = World::in_sync();
+            change(&mut world);
+            assert_eq!(world.plan(), Plan::Fetch(why));
+        }
+    }
+
+    #[test]
+    fn a_force_that_was_handled_is_not_handled_again() {
+        let mut world = World::in_sync();
+        world.force("now");
+        world.status.last_handled_sync = Some("now".into());
+        assert_eq!(world.plan(), Plan::Wait(Some(at(3600))));
+    }
+
+    #[test]
+    fn nothing_moves_what_is_deleted_or_suspended() {
+        let mut world = World::in_sync();
+        world.target = Target::Absent;
+        world.object.spec.suspend = Some(true);
+        assert_eq!(world.plan(), Plan::Suspend);
+        world.object.metadata.deletion_timestamp = Some(Time(at(0)));
+        assert_eq!(world.plan(), Plan::Wait(None));
+    }
+
+    #[test]
+    fn refusals_come_before_any_call() {
+        let mut world = World::in_sync();
+        world.status = KmsSecretStatus::default();
+        world.target = Target::Foreign {
+            owner: "it has no owner".into(),
+        };
+        assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::TargetOwnedByOther));
+        world.store = Err(Failure::new(Reason::StoreNotFound, "", ""));
+        assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::StoreNotFound));
+        for interval in ["59s", "0s"] {
+            world.object.spec.refresh = Some(Refresh {
+                policy: None,
+                interval: Some(interval.into()),
+            });
+            assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::SpecInvalid));
+        }
+    }
+
+    #[test]
+    fn once_is_once_unless_the_target_is_missing() {
+        let mut world = World::in_sync();
+        world.policy(RefreshPolicy::Once);
+        world.object.metadata.generation = Some(2);
+        world.target = ours("t", "6");
+        world.force("now");
+        world.now = at(1_000_000);
+        assert_eq!(world.plan(), Plan::Wait(None));
+        world.target = Target::Absent;
+        assert_eq!(world.plan(), Plan::Fetch(Why::Missing));
+    }
+
+    #[test]
+    fn on_change_never_looks_at_the_time() {
+        let mut world = World::in_sync();
+        world.policy(RefreshPolicy::OnChange);
+        world.now = at(1_000_000);
+        world.store.as_mut().unwrap().generation = 2;
+        assert_eq!(world.plan(), Plan::Wait(None));
+        world.target = ours("t", "6");
+        assert_eq!(world.plan(), Plan::Fetch(Why::Drift));
+    }
+
+    #[test]
+    fn a_failure_waits_as_long_again_within_its_class() {
+        for (since, last, retry, wait) in [
+            (10, 10, Retry::Soon, 1),
+            (0, 10, Retry::Soon, 10),
+            (-10_000, 10, Retry::Soon, 300),
+            (10, 10, Retry::Throttled, 5),
+            (10, 10, Retry::Credential, 60),
+            (10, 10, Retry::Slow, 300),
+            (-10_000, 10, Retry::Slow, 1800),
+        ] {
+            let mut world = World::in_sync();
+            world.failed_at(since, last, retry);
+            assert_eq!(world.plan(), Plan::Wait(Some(at(10 + wait))), "{retry:?}");
+            world.now = at(10 + wait);
+            assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
+        }
+    }
+
+    #[test]
+    fn a_service_that_says_how_long_to_wait_is_believed() {
+        let mut world = World::in_sync();
+        world.failed_at(10, 10, Retry::Throttled);
+        world.backoff.as_mut().unwrap().retry_after = Some(Duration::from_secs(20));
+        assert_eq!(world.plan(), Plan::Wait(Some(at(30))));
+    }
+
+    #[test]
+    fn what_changed_does_not_wait_for_the_backoff_of_what_was() {
+        let change: [fn(&mut World); 3] = [
+            |w| w.object.metadata.generation = Some(2),
+            |w| w.force("now"),
+            |w| w.store.as_mut().unwrap().credential_resource_version = Some("8".into()),
+        ];
+        for change in change {
+            let mut world = World::in_sync();
+            world.failed_at(10, 10, Retry::Slow);
+            change(&mut world);
+            assert!(matches!(world.plan(), Plan::Fetch(_)));
+        }
+    }
+
+    #[test]
+    fn a_restart_is_no_burst() {
+        let mut world = World::in_sync();
+        world.hash = 500;
+        (world.started, world.now) = (at(100_000), at(100_001));
+        assert_eq!(
+            world.plan(),
+            Plan::Wait(Some(at(100_150))),
+            "half of five minutes"
+        );
+        world.status.error = Some(ErrorStatus {
+            code: None,
+            action: String::new(),
+        });
+        assert_eq!(world.plan(), Plan::Wait(Some(at(100_150))));
+        world.now = at(100_150);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
+    }
+
+    #[test]
+    fn a_rotation_that_was_missed_does_not_wait_after_a_restart() {
+        let mut world = World::in_sync();
+        world.hash = 500;
+        world.status.sources[0].next_rotation_date = Some(Time(at(50)));
+        (world.started, world.now) = (at(100), at(101));
+        assert_eq!(world.plan(), Plan::Fetch(Why::Rotation));
+    }
+
+    #[test]
+    fn a_contested_target_is_repaired_ever_more_rarely() {
+        let mut world = World::in_sync();
+        world.target = ours("t", "6");
+        assert_eq!(world.plan(), Plan::Fetch(Why::Drift));
+        world.repaired = Some(Repair::after(None, at(0)));
+        assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::TargetContested));
+        world.now = at(30);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Drift));
+        world.repaired = Some(Repair::after(world.repaired.as_ref(), at(30)));
+        world.now = at(89);
+        assert!(matches!(world.plan(), Plan::Refuse(_)));
+        assert_eq!(
+            Repair::after(world.repaired.as_ref(), at(100_000)).count,
+            1,
+            "a quiet time forgives"
+        );
+    }
+}

@@ -1,0 +1,506 @@
+//! The status that belongs to an outcome, and the smallest patch that gets there.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Map, Value};
+
+use super::schedule::Overdue;
+use super::{Failure, Reason};
+use crate::alibaba::kms::Facts;
+use crate::api::kms_secret::{
+    ErrorStatus, KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus,
+};
+
+/// A last good value stays good for its interval and this, while KMS is out of order: an outage must not write
+/// the status of every object.
+const OUTAGE_GRACE: SignedDuration = SignedDuration::from_mins(5);
+/// Times alone are written this often at most, or at the interval if that is longer.
+const HEARTBEAT_MIN: SignedDuration = SignedDuration::from_mins(10);
+
+const READY: &str = "Ready";
+const STALLED: &str = "Stalled";
+const ROTATION_OVERDUE: &str = "RotationOverdue";
+
+/// What a status tells of, whatever the outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Generation of the spec that was acted on.
+    pub generation: Option<i64>,
+    /// The sync annotation that was acted on.
+    pub sync: Option<&'a str>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A success.
+#[derive(Clone, Debug)]
+pub struct Synced {
+    /// When KMS was read.
+    pub read_at: Timestamp,
+    /// The store.
+    pub store: StoreStatus,
+    /// What KMS said.
+    pub sources: Vec<SourceStatus>,
+    /// The Secret.
+    pub target: TargetStatus,
+    /// Whether a rotation is overdue.
+    pub overdue: Option<Overdue>,
+}
+
+/// What KMS said of a source, as the status shows it.
+#[must_use]
+pub fn source_status(name: &str, facts: &Facts) -> SourceStatus {
+    SourceStatus {
+        name: name.to_owned(),
+        version_id: facts.version_id.clone(),
+        version_stages: facts.version_stages.clone(),
+        secret_type: facts.secret_type.clone(),
+        secret_data_type: facts.secret_data_type.clone(),
+        automatic_rotation: facts.automatic_rotation.clone(),
+        rotation_interval: facts.rotation_interval.clone(),
+        last_rotation_date: facts.last_rotation_date.map(whole_seconds),
+        next_rotation_date: facts.next_rotation_date.map(whole_seconds),
+        confirmed_rotation_date: None,
+    }
+}
+
+/// The status after a success.
+#[must_use]
+pub fn synced(previous: &KmsSecretStatus, context: Context<'_>, synced: Synced) -> KmsSecretStatus {
+    let mut status = KmsSecretStatus {
+        observed_generation: context.generation,
+        conditions: previous.conditions.clone(),
+        last_sync_time: Some(whole_seconds(synced.read_at)),
+        next_sync_time: None,
+        last_handled_sync: context.sync.map(ToOwned::to_owned),
+        store: Some(synced.store),
+        sources: synced.sources,
+        target: Some(synced.target),
+        error: None,
+    };
+    let target = status.target.as_ref().map_or("", |target| &target.name);
+    let message = format!("Secret {target:?} holds what KMS holds.");
+    set(
+        &mut status.conditions,
+        READY,
+        "True",
+        Reason::Synced.as_str(),
+        &message,
+        context,
+    );
+    remove(&mut status.conditions, STALLED);
+    match synced.overdue {
+        None => remove(&mut status.conditions, ROTATION_OVERDUE),
+        Some(overdue) => {
+            let message = match overdue {
+                Overdue::Late => {
+                    "KMS announced a rotation that has not happened. The Secret holds the value that KMS still holds. KMS administrator: see the secret's rotation."
+                }
+                Overdue::Invalid => {
+                    "KMS says that it cannot rotate the secret. The Secret holds the value that KMS still holds. KMS administrator: mend the secret's rotation."
+                }
+            };
+            set(
+                &mut status.conditions,
+                ROTATION_OVERDUE,
+                "True",
+                overdue.as_str(),
+                message,
+                context,
+            );
+        }
+    }
+    status
+}
+
+/// The status after a failure: what was written stays told, `Ready` says that it may be old.
+///
+/// `ceiling` is the longest time between two reads: while the last good value is younger than that and five minutes,
+/// a failure that passes by itself changes nothing.
+#[must_use]
+pub fn failed(
+    previous: &KmsSecretStatus,
+    context: Context<'_>,
+    failure: &Failure,
+    ceiling: SignedDuration,
+) -> KmsSecretStatus {
+    let mut status = previous.clone();
+    status.observed_generation = context.generation;
+    status.last_handled_sync = context.sync.map(ToOwned::to_owned);
+    let is_young = previous
+        .last_sync_time
+        .as_ref()
+        .is_some_and(|last| context.now.duration_since(last.0) < ceiling + OUTAGE_GRACE);
+    let same_spec = previous.observed_generation == context.generation;
+    if failure.reason.is_transient()
+        && failure.reason != Reason::TargetContested
+        && is_young
+        && same_spec
+        && is_ready(previous)
+    {
+        return status;
+    }
+    status.next_sync_time = None;
+    status.error = Some(ErrorStatus {
+        code: failure.code.clone(),
+        action: failure.action.clone(),
+    });
+    let reason = failure.reason.as_str();
+    let message = failure.message();
+    set(
+        &mut status.conditions,
+        READY,
+        "False",
+        reason,
+        &message,
+        context,
+    );
+    if failure.reason.is_transient() {
+        remove(&mut status.conditions, STALLED);
+    } else {
+        set(
+            &mut status.conditions,
+            STALLED,
+            "True",
+            reason,
+            &message,
+            context,
+        );
+    }
+    status
+}
+
+/// The status of a suspended object: `Ready` keeps its value and says why nothing happens.
+#[must_use]
+pub fn suspended(previous: &KmsSecretStatus, context: Context<'_>) -> KmsSecretStatus {
+    let mut status = previous.clone();
+    status.observed_generation = context.generation;
+    status.next_sync_time = None;
+    let value = find(&status.conditions, READY)
+        .map_or("Unknown", |ready| &ready.status)
+        .to_owned();
+    let message = "spec.suspend is true: no call to KMS, no write, no repair.";
+    set(
+        &mut status.conditions,
+        READY,
+        &value,
+        Reason::Suspended.as_str(),
+        message,
+        context,
+    );
+    remove(&mut status.conditions, STALLED);
+    status
+}
+
+/// The status of an object that has nothing to do: it tells of the spec that is there now.
+#[must_use]
+pub fn waiting(previous: &KmsSecretStatus, context: Context<'_>) -> KmsSecretStatus {
+    let mut status = previous.clone();
+    status.observed_generation = context.generation;
+    if let Some(ready) = find(&status.conditions, READY)
+        && ready.reason == Reason::Suspended.as_str()
+    {
+        let value = ready.status.clone();
+        let message = "The Secret holds what KMS held at the last sync.";
+        set(
+            &mut status.conditions,
+            READY,
+            &value,
+            Reason::Synced.as_str(),
+            message,
+            context,
+        );
+    }
+    status
+}
+
+/// Shows when the next read is planned.
+pub fn show_next(status: &mut KmsSecretStatus, next: Option<Timestamp>) {
+    status.next_sync_time = next.map(whole_seconds);
+}
+
+/// `Ready` is true.
+#[must_use]
+pub fn is_ready(status: &KmsSecretStatus) -> bool {
+    find(&status.conditions, READY).is_some_and(|ready| ready.status == "True")
+}
+
+/// Value and reason of `Ready`.
+#[must_use]
+pub fn ready(status: &KmsSecretStatus) -> Option<(&str, &str)> {
+    find(&status.conditions, READY).map(|ready| (ready.status.as_str(), ready.reason.as_str()))
+}
+
+/// Reason of `RotationOverdue`, while it is true.
+#[must_use]
+pub fn rotation_overdue(status: &KmsSecretStatus) -> Option<&str> {
+    find(&status.conditions, ROTATION_OVERDUE).map(|overdue| overdue.reason.as_str())
+}
+
+/// Whether `new` is worth writing over `stored`: anything but a time differs, or the times are long out of date.
+#[must_use]
+pub fn worth_writing(
+    stored: &KmsSecretStatus,
+    new: &KmsSecretStatus,
+    ceiling: SignedDuration,
+) -> bool {
+    let untimed = |status: &KmsSecretStatus| KmsSecretStatus {
+        last_sync_time: None,
+        next_sync_time: None,
+        ..status.clone()
+    };
+    if untimed(stored) != untimed(new) {
+        return true;
+    }
+    match (&stored.last_sync_time, &new.last_sync_time) {
+        (Some(stored), Some(new)) => new.0.duration_since(stored.0) >= ceiling.max(HEARTBEAT_MIN),
+        (stored, new) => stored != new,
+    }
+}
+
+/// The RFC 7386 merge patch that makes `old` into `new`, both as their JSON.
+#[must_use]
+pub fn merge_patch(old: &Value, new: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return new.clone();
+    };
+    let removed = old.keys().filter(|key| !new.contains_key(*key));
+    let mut patch: Map<String, Value> = removed.map(|key| (key.clone(), Value::Null)).collect();
+    for (key, value) in new {
+        match old.get(key) {
+            Some(before) if before == value => {}
+            Some(before) => {
+                patch.insert(key.clone(), merge_patch(before, value));
+            }
+            None => {
+                patch.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    Value::Object(patch)
+}
+
+/// The API server keeps whole seconds, and a status must equal what comes back.
+fn whole_seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn remove(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|condition| condition.type_ != type_);
+}
+
+fn set(
+    conditions: &mut Vec<Condition>,
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    context: Context<'_>,
+) {
+    let since = find(conditions, type_)
+        .filter(|condition| condition.status == status)
+        .map_or(whole_seconds(context.now), |condition| {
+            condition.last_transition_time.clone()
+        });
+    let condition = Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: context.generation,
+        last_transition_time: since,
+    };
+    match conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == type_)
+    {
+        Some(existing) => *existing = condition,
+        None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn context(seconds: i64) -> Context<'static> {
+        Context {
+            generation: Some(1),
+            sync: None,
+            now: at(seconds),
+        }
+    }
+
+    fn success(read_at: i64) -> Synced {
+        Synced {
+            read_at: at(read_at),
+            store: StoreStatus {
+                kind: "KmsStore".into(),
+                uid: "s".into(),
+                generation: 1,
+                credential_resource_version: None,
+            },
+            sources: vec![],
+            target: TargetStatus {
+                name: "db".into(),
+                uid: "t".into(),
+                resource_version: "5".into(),
+            },
+            overdue: None,
+        }
+    }
+
+    fn good() -> KmsSecretStatus {
+        synced(&KmsSecretStatus::default(), context(0), success(0))
+    }
+
+    fn outage() -> Failure {
+        Failure::new(Reason::KmsUnavailable, "kms is down", "nothing")
+    }
+
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    #[test]
+    fn an_outage_changes_nothing_while_the_value_is_young() {
+        let status = failed(&good(), context(3600), &outage(), HOUR);
+        assert_eq!(status, good());
+        let old = failed(&good(), context(3600 + 300), &outage(), HOUR);
+        assert_eq!(ready(&old), Some(("False", "KmsUnavailable")));
+        assert_eq!(find(&old.conditions, STALLED), None, "it passes by itself");
+    }
+
+    #[test]
+    fn an_outage_right_after_a_new_spec_is_told() {
+        let mut context = context(1);
+        context.generation = Some(2);
+        let status = failed(&good(), context, &outage(), HOUR);
+        assert_eq!(ready(&status), Some(("False", "KmsUnavailable")));
+    }
+
+    #[test]
+    fn what_only_a_human_can_mend_is_told_at_once_and_keeps_what_was_written() {
+        let denied = Failure::new(Reason::AccessDenied, "denied", "grant it");
+        let status = failed(&good(), context(1), &denied, HOUR);
+        assert_eq!(ready(&status), Some(("False", "AccessDenied")));
+        assert_eq!(
+            find(&status.conditions, STALLED).unwrap().reason,
+            "AccessDenied"
+        );
+        assert_eq!(status.target, good().target);
+        assert_eq!(status.last_sync_time, good().last_sync_time);
+        assert_eq!(status.error.as_ref().unwrap().action, "grant it");
+
+        let again = failed(&status, context(100), &denied, HOUR);
+        assert_eq!(again, status, "the same failure again is no change");
+
+        let healed = synced(&again, context(200), success(200));
+        assert!(is_ready(&healed) && healed.error.is_none());
+        assert_eq!(find(&healed.conditions, STALLED), None);
+    }
+
+    #[test]
+    fn suspension_keeps_the_value_of_ready() {
+        let status = suspended(&good(), context(1));
+        assert_eq!(ready(&status), Some(("True", "Suspended")));
+        assert_eq!(
+            ready(&suspended(&KmsSecretStatus::default(), context(1))),
+            Some(("Unknown", "Suspended"))
+        );
+        assert_eq!(
+            ready(&waiting(&status, context(2))),
+            Some(("True", "Synced"))
+        );
+    }
+
+    #[test]
+    fn transitions_are_dated_by_the_change_of_status_only() {
+        let again = synced(&good(), context(100), success(100));
+        assert_eq!(
+            find(&again.conditions, READY).unwrap().last_transition_time,
+            Time(at(0))
+        );
+    }
+
+    #[test]
+    fn a_rotation_that_is_overdue_is_a_condition_until_it_is_not() {
+        let late = Synced {
+            overdue: Some(Overdue::Late),
+            ..success(1)
+        };
+        let status = synced(&good(), context(1), late);
+        assert_eq!(rotation_overdue(&status), Some("Late"));
+        assert!(is_ready(&status));
+        assert_eq!(
+            rotation_overdue(&synced(&status, context(2), success(2))),
+            None
+        );
+    }
+
+    #[test]
+    fn times_alone_are_written_rarely() {
+        let minute = SignedDuration::from_mins(1);
+        let later = |seconds| synced(&good(), context(seconds), success(seconds));
+        assert!(!worth_writing(&good(), &later(599), minute));
+        assert!(worth_writing(&good(), &later(600), minute));
+        assert!(!worth_writing(&good(), &later(3599), HOUR));
+        assert!(worth_writing(&good(), &later(3600), HOUR));
+        assert!(worth_writing(&KmsSecretStatus::default(), &good(), HOUR));
+        let mut rotated = good();
+        rotated.sources = vec![SourceStatus::default()];
+        assert!(worth_writing(&good(), &rotated, HOUR));
+    }
+
+    fn apply(target: &mut Value, patch: &Value) {
+        let Value::Object(patch) = patch else {
+            *target = patch.clone();
+            return;
+        };
+        if !target.is_object() {
+            *target = json!({});
+        }
+        let fields = target.as_object_mut().unwrap();
+        for (key, value) in patch {
+            if value.is_null() {
+                fields.remove(key);
+            } else {
+                apply(fields.entry(key).or_insert(Value::Null), value);
+            }
+        }
+    }
+
+    fn object() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<u8>().prop_map(Value::from),
+            "[a-c]{0,2}".prop_map(Value::from)
+        ];
+        let tree = leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[a-c]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        });
+        prop::collection::btree_map("[a-c]", tree, 0..4)
+            .prop_map(|map| Value::Object(map.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_patch_leads_from_old_to_new(old in object(), new in object()) {
+            let mut patched = old.clone();
+            apply(&mut patched, &merge_patch(&old, &new));
+            prop_assert_eq!(patched, new);
+        }
+    }
+}
