@@ -14,7 +14,7 @@ use super::kms_store::{self, Resolved};
 use super::memory::{Memory, is_older};
 use crate::alibaba::kms;
 use crate::api::KmsSecret;
-use crate::api::kms_secret::{KmsSecretStatus, SourceStatus};
+use crate::api::kms_secret::{KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError, classify};
 use crate::sync::plan::{self, Attempted, Backoff, Plan, Repair, Seen, Target, Why};
 use crate::sync::schedule::{note_rotation, overdue};
@@ -67,6 +67,8 @@ struct Round<'a> {
     known: bool,
     store: Result<Resolved, Failure>,
     target: Target,
+    /// The target must be looked at again then.
+    again: Option<Timestamp>,
     hash: u64,
     now: Timestamp,
 }
@@ -100,18 +102,18 @@ async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
     let (memory, known) = context.memories.recall(object);
     let now = (context.clock)();
     let is_idle = object.spec.suspend == Some(true) || object.metadata.deletion_timestamp.is_some();
-    let (store, target) = if is_idle {
+    let (store, sight): (_, Result<Sight, _>) = if is_idle {
         let unused = Failure::new(Reason::Suspended, "suspended", "");
-        (Err(unused), Ok(Target::Absent))
+        (Err(unused), Ok(Target::Absent.into()))
     } else {
         futures::join!(
             kms_store::resolve(object, context),
             find_target(object, &memory, now, context)
         )
     };
-    let (store, target) = match (store, target) {
-        (store, Ok(target)) => (store, target),
-        (_, Err(failure)) => (Err(failure), Target::Absent),
+    let (store, sight) = match (store, sight) {
+        (store, Ok(sight)) => (store, sight),
+        (_, Err(failure)) => (Err(failure), Target::Absent.into()),
     };
     Round {
         hash: share::hash(&object.uid().unwrap_or_default()),
@@ -120,8 +122,24 @@ async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
         memory,
         known,
         store,
-        target,
+        target: sight.target,
+        again: sight.again,
         now,
+    }
+}
+
+/// A target, and when to look at it again because the cache may not show our own write yet.
+struct Sight {
+    target: Target,
+    again: Option<Timestamp>,
+}
+
+impl From<Target> for Sight {
+    fn from(target: Target) -> Self {
+        Self {
+            target,
+            again: None,
+        }
     }
 }
 
@@ -134,45 +152,45 @@ async fn find_target(
     memory: &Memory,
     now: Timestamp,
     context: &Context,
-) -> Result<Target, Failure> {
+) -> Result<Sight, Failure> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.target_name());
-    let cached = context
-        .caches
-        .targets
-        .get(&ObjectRef::new(name).within(&namespace));
-    let unseen = memory.unseen(name, now).map(|written| Target::Ours {
-        uid: written.uid.clone(),
-        resource_version: written.resource_version.clone(),
-    });
     if !memory.look {
-        match (&cached, unseen) {
-            (Some(cached), Some(written)) => {
+        let reference = ObjectRef::new(name).within(&namespace);
+        let cached = context.caches.targets.get(&reference);
+        let lags = |written: &TargetStatus| {
+            cached.as_ref().is_none_or(|cached| {
                 let version = cached.resource_version().unwrap_or_default();
-                return Ok(match &written {
-                    Target::Ours {
-                        resource_version, ..
-                    } if is_older(&version, resource_version) => written,
-                    _ => classify(&cached.metadata, object),
-                });
-            }
-            (Some(cached), None) => return Ok(classify(&cached.metadata, object)),
-            (None, Some(written)) => return Ok(written),
-            (None, None) => {}
+                is_older(&version, &written.resource_version)
+            })
+        };
+        if let Some((written, until)) = memory
+            .unseen(name, now)
+            .filter(|(written, _)| lags(written))
+        {
+            return Ok(Sight {
+                target: Target::Ours {
+                    uid: written.uid.clone(),
+                    resource_version: written.resource_version.clone(),
+                },
+                again: Some(until),
+            });
+        }
+        if let Some(cached) = cached {
+            return Ok(classify(&cached.metadata, object).into());
         }
     }
-    let expected = memory
-        .status
-        .target
-        .as_ref()
-        .is_some_and(|target| target.name == name);
-    let refused = memory.refused_since.is_some()
-        || status::ready(&memory.status)
-            .is_some_and(|(_, reason)| reason == Reason::TargetOwnedByOther.as_str());
-    if !(expected || refused || memory.look) {
-        return Ok(Target::Absent);
+    let ready = status::ready(&memory.status);
+    let expected = memory.status.target.as_ref();
+    let worth_asking = memory.look
+        || memory.refused_since.is_some()
+        || expected.is_some_and(|target| target.name == name)
+        || ready.is_some_and(|(_, reason)| reason == Reason::TargetOwnedByOther.as_str());
+    if !worth_asking {
+        return Ok(Target::Absent.into());
     }
     let found = context.cluster.secret_metadata(&namespace, name).await?;
-    Ok(found.map_or(Target::Absent, |secret| classify(&secret, object)))
+    let target = found.map_or(Target::Absent, |secret| classify(&secret, object));
+    Ok(target.into())
 }
 
 impl Round<'_> {
@@ -272,10 +290,7 @@ impl Round<'_> {
         &self,
     ) -> Result<
         (
-            (
-                crate::api::kms_secret::StoreStatus,
-                crate::alibaba::endpoint::Origin,
-            ),
+            (StoreStatus, crate::alibaba::endpoint::Origin),
             kms::SecretValue,
         ),
         Failure,
@@ -373,7 +388,8 @@ impl Round<'_> {
         }
         self.announce(&before).await;
         self.write_status().await;
-        let action = next.map_or_else(Action::await_change, |at| {
+        let soonest = next.into_iter().chain(self.again).min();
+        let action = soonest.map_or_else(Action::await_change, |at| {
             let wait = at.duration_since((self.context.clock)());
             // Never zero: the clock may stand still between two looks.
             Action::requeue(

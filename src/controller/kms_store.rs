@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
+use secrecy::ExposeSecret as _;
+use tokio::sync::OnceCell;
 
 use super::Context;
 use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint};
@@ -29,20 +31,24 @@ pub(super) struct Resolved {
     secret_ref: AccessKeySecretRef,
 }
 
-/// Access keys that were read, by the store and by the version of the Secret that they stand in.
+/// Access keys that were read: one for each store, as long as the store and the Secret that it stands in are unchanged.
 #[derive(Default)]
-pub(super) struct Keys(Mutex<HashMap<String, (StoreStatus, Arc<AccessKey>)>>);
+pub(super) struct Keys(Mutex<HashMap<String, (StoreStatus, Reading)>>);
+
+/// A key that is read once, however many wait for it; a failure is not kept.
+type Reading = Arc<OnceCell<Arc<AccessKey>>>;
 
 impl Keys {
-    fn get(&self, store: &StoreStatus) -> Option<Arc<AccessKey>> {
-        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (of, key) = keys.get(&store.uid)?;
-        (of == store).then(|| Arc::clone(key))
-    }
-
-    fn put(&self, store: &StoreStatus, key: &Arc<AccessKey>) {
+    fn reading(&self, store: &StoreStatus) -> Reading {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(store.uid.clone(), (store.clone(), Arc::clone(key)));
+        match keys.get(&store.uid) {
+            Some((of, reading)) if of == store => Arc::clone(reading),
+            _ => {
+                let reading = Reading::default();
+                keys.insert(store.uid.clone(), (store.clone(), Arc::clone(&reading)));
+                reading
+            }
+        }
     }
 }
 
@@ -148,11 +154,15 @@ pub(super) async fn access_key(
     store: &Resolved,
     context: &Context,
 ) -> Result<Arc<AccessKey>, Failure> {
-    if let Some(key) = context.keys.get(&store.status) {
-        return Ok(key);
-    }
-    let secret_ref = &store.secret_ref;
-    let mut names = vec![
+    let reading = context.keys.reading(&store.status);
+    let key = reading.get_or_try_init(|| read_access_key(store, context));
+    key.await.map(Arc::clone)
+}
+
+async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<AccessKey>, Failure> {
+    let (namespace, secret_ref) = (&store.namespace, &store.secret_ref);
+    let name = &secret_ref.name;
+    let mut keys = vec![
         secret_ref
             .access_key_id_key
             .as_deref()
@@ -162,38 +172,32 @@ pub(super) async fn access_key(
             .as_deref()
             .unwrap_or(ACCESS_KEY_SECRET),
     ];
-    names.extend(secret_ref.security_token_key.as_deref());
-    let name = &secret_ref.name;
+    keys.extend(secret_ref.security_token_key.as_deref());
     let values = context
         .cluster
-        .secret_values(&store.namespace, name, &names)
+        .secret_values(namespace, name, &keys)
         .await?;
-    let values = values.ok_or_else(|| {
+    let values = values
+        .ok_or_else(|| not_found(namespace, name, &format!("there is no Secret {name:?}")))?;
+    let missing = |key: &str| {
         not_found(
-            &store.namespace,
+            namespace,
             name,
-            &format!("there is no Secret {name:?}"),
+            &format!("there is no key {key:?} in Secret {name:?}"),
         )
-    })?;
-    let mut found = Vec::with_capacity(names.len());
-    for (value, key) in values.into_iter().zip(&names) {
-        found.push(value.ok_or_else(|| {
-            not_found(
-                &store.namespace,
-                name,
-                &format!("Secret {name:?} has no key {key:?}; it is the one"),
-            )
-        })?);
-    }
-    let mut found = found.into_iter();
-    let (Some(id), Some(secret)) = (found.next(), found.next()) else {
-        return Err(not_found(&store.namespace, name, "nothing was found"));
     };
-    let key = Arc::new(AccessKey {
-        id,
-        secret,
-        security_token: found.next(),
+    let mut found = values.into_iter().zip(&keys).map(|(value, key)| {
+        value
+            .filter(|value| !value.expose_secret().is_empty())
+            .ok_or_else(|| missing(key))
     });
-    context.keys.put(&store.status, &key);
-    Ok(key)
+    let mut next = || found.next().transpose();
+    match (next()?, next()?) {
+        (Some(id), Some(secret)) => Ok(Arc::new(AccessKey {
+            id,
+            secret,
+            security_token: next()?,
+        })),
+        _ => Err(missing(ACCESS_KEY_ID)),
+    }
 }

@@ -54,10 +54,15 @@ impl Memory {
         self.version = version;
     }
 
-    /// What we wrote to the target of this name, while the cache may not show it yet.
-    pub(super) fn unseen(&self, target: &str, now: Timestamp) -> Option<&TargetStatus> {
+    /// What we wrote to the target of this name, while the cache may not show it yet, and until when that is.
+    pub(super) fn unseen(
+        &self,
+        target: &str,
+        now: Timestamp,
+    ) -> Option<(&TargetStatus, Timestamp)> {
         let (written, at) = self.written.as_ref()?;
-        (written.name == target && now.duration_since(*at) < LAG).then_some(written)
+        let until = *at + LAG;
+        (written.name == target && now < until).then_some((written, until))
     }
 }
 

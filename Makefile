@@ -1,0 +1,34 @@
+# The commands of this project; `make` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build crds fmt clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## a tour of the operator on this machine, without an account (HOLD=1: leave everything up until Ctrl-C)
+	@dev/demo
+
+test: ## formatting, lints, documentation, then all tests, on a real API server (CLUSTER=current: the one of KUBECONFIG)
+	@dev/prerequisites test
+	@[ "$(CLUSTER)" = current ] || dev/cluster build
+	cargo fmt --all --check
+	@if command -v gofmt >/dev/null; then unformatted=$$(gofmt -l dev); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }; fi
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
+	cargo test --workspace --locked
+
+build: ## the operator and the emulator, as releases
+	@dev/prerequisites build
+	cargo build --release --locked --workspace
+
+crds: ## writes crds/*.yaml anew from the types
+	UPDATE_CRDS=1 cargo test --locked --test it crds
+
+fmt: ## formats all code
+	cargo fmt --all
+	@if command -v gofmt >/dev/null; then gofmt -w dev; fi
+
+clean: ## removes what was built, the cached Kubernetes too (no cluster may be running)
+	cargo clean
+	rm -rf .cache

@@ -1,0 +1,117 @@
+//! The cluster of this test run: one of our own, that ends with this process, or with CLUSTER=current the one of
+//! KUBECONFIG.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kms_secret_operator::api::definitions;
+use kube::api::{Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{conditions, wait::await_condition};
+use kube::{Api, Client, Config, ResourceExt as _};
+use tokio::sync::OnceCell;
+
+/// A cluster whose CRDs are installed.
+pub(crate) struct Cluster {
+    kubeconfig: Option<PathBuf>,
+    /// Its standard input is the cluster's life line: it closes when this process ends, however that happens.
+    _supervisor: Option<Child>,
+}
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+/// The cluster of this process, started at the first call.
+pub(crate) async fn cluster() -> &'static Cluster {
+    CLUSTER
+        .get_or_init(|| async {
+            let cluster = if wanted().as_deref() == Some("current") {
+                Cluster {
+                    kubeconfig: None,
+                    _supervisor: None,
+                }
+            } else {
+                tokio::task::spawn_blocking(start).await.unwrap()
+            };
+            install_definitions(cluster.client().await).await;
+            cluster
+        })
+        .await
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own configuration")]
+fn wanted() -> Option<String> {
+    std::env::var("CLUSTER").ok()
+}
+
+fn start() -> Cluster {
+    let dir = std::env::temp_dir().join(format!("kso-it-{}", uuid::Uuid::new_v4()));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/cluster");
+    let mut supervisor = Command::new(script)
+        .args([
+            "run".as_ref(),
+            dir.as_os_str(),
+            "--until-stdin-closes".as_ref(),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("dev/cluster can be run");
+    let stdout = supervisor.stdout.take().expect("a pipe");
+    let ready = BufReader::new(stdout)
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains("ready"));
+    assert!(
+        ready.is_some(),
+        "the cluster did not start; what dev/cluster said is above"
+    );
+    Cluster {
+        kubeconfig: Some(dir.join("kubeconfig")),
+        _supervisor: Some(supervisor),
+    }
+}
+
+async fn install_definitions(client: Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client);
+    for crd in definitions() {
+        let name = crd.name_any();
+        let params = PatchParams::apply("test").force();
+        api.patch(&name, &params, &Patch::Apply(&crd))
+            .await
+            .expect("the CRD is accepted");
+        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+        tokio::time::timeout(Duration::from_secs(30), established)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+impl Cluster {
+    /// A client that belongs to the runtime of the caller.
+    pub(crate) async fn client(&self) -> Client {
+        Client::try_from(self.config().await).unwrap()
+    }
+
+    async fn config(&self) -> Config {
+        match &self.kubeconfig {
+            None => Config::infer()
+                .await
+                .expect("CLUSTER=current needs a KUBECONFIG"),
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path).unwrap();
+                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                    .await
+                    .unwrap()
+            }
+        }
+    }
+
+    /// The kubeconfig, for other processes; `None`: they inherit the one that this process has.
+    pub(crate) fn kubeconfig(&self) -> Option<&Path> {
+        self.kubeconfig.as_deref()
+    }
+}

@@ -1,0 +1,177 @@
+//! The CRDs: their files are what the types say, and the API server holds their rules.
+
+use std::path::Path;
+
+use kms_secret_operator::api::{KmsSecret, KmsStore, definitions};
+use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+#[test]
+fn the_files_are_what_the_types_say() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    #[expect(clippy::disallowed_methods, reason = "a test's own configuration")]
+    let update = std::env::var("UPDATE_CRDS").is_ok();
+    let mut printed = String::new();
+    for crd in definitions() {
+        let yaml = format!("---\n{}", serde_saphyr::to_string(&crd).unwrap());
+        printed.push_str(&yaml);
+        let file = dir.join(format!("{}.yaml", crd.spec.names.plural));
+        if update {
+            std::fs::write(&file, &yaml).unwrap();
+        }
+        let stored = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(stored, yaml, "{} is not current: make crds", crd.name_any());
+    }
+    assert_eq!(kms_secret_operator::crds_yaml().unwrap(), printed);
+}
+
+async fn message<K>(world: &World, spec: Value) -> Option<String>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let manifest = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": "probe"}, "spec": spec});
+    let params = PatchParams::apply("user").dry_run();
+    let applied = world
+        .api::<K>()
+        .patch("probe", &params, &Patch::Apply(&manifest))
+        .await;
+    match applied {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => Some(status.message.clone()),
+        Err(err) => panic!("{err}"),
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
+    let world = World::new().await;
+    let good = json!({"storeRef": {"name": "prod"}, "source": {"secretName": "a"}});
+    assert_eq!(message::<KmsSecret>(&world, good.clone()).await, None);
+    let cases = [
+        (
+            "/source/secretName",
+            json!("with space"),
+            "secretName is a name of",
+        ),
+        (
+            "/source/secretName",
+            json!("acs:kms:cn-hangzhou:secret/a"),
+            "or an ARN",
+        ),
+        (
+            "/source/secretName",
+            json!("x".repeat(193)),
+            "secretName is a name of",
+        ),
+        ("/storeRef/kind", json!("SecretStore"), "Unsupported value"),
+        ("/refresh", json!({"interval": "1d"}), "refresh.interval"),
+        (
+            "/refresh",
+            json!({"policy": "Sometimes"}),
+            "Unsupported value",
+        ),
+        ("/target", json!({"name": "Not_A_Name"}), "target.name"),
+        (
+            "/target",
+            json!({"type": "kubernetes.io/service-account-token"}),
+            "never written",
+        ),
+        ("/data", json!([{"key": "a/b"}]), "data[0].key"),
+        (
+            "/data",
+            json!([{"key": "a"}, {"key": "a"}]),
+            "duplicate entries",
+        ),
+        ("/data", json!([]), "should have at least 1 items"),
+        (
+            "/data",
+            json!([{"key": "a", "from": "ExtendedConfig"}]),
+            "fetchExtendedConfig: true",
+        ),
+        (
+            "/data",
+            json!([{"key": "a", "decode": "Hex"}]),
+            "Unsupported value",
+        ),
+    ];
+    for (pointer, value, expected) in cases {
+        let said = message::<KmsSecret>(&world, with(&good, pointer, &value)).await;
+        assert!(
+            said.as_ref().is_some_and(|said| said.contains(expected)),
+            "{pointer} {value}: {said:?}"
+        );
+    }
+    for value in [
+        "acs:kms:cn-hangzhou:1234567890123456:secret/shop/db",
+        "acs/ram/user/a",
+        "a_/+=.@-Z",
+    ] {
+        let spec = with(&good, "/source/secretName", &json!(value));
+        assert_eq!(message::<KmsSecret>(&world, spec).await, None, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_refuses_what_makes_no_sense_of_a_store() {
+    let world = World::new().await;
+    let good =
+        json!({"region": "cn-hangzhou", "auth": {"accessKey": {"secretRef": {"name": "c"}}}});
+    assert_eq!(message::<KmsStore>(&world, good.clone()).await, None);
+    for (pointer, value, expected) in [
+        ("/region", json!("cn.hangzhou"), "region"),
+        ("/auth", json!({}), "exactly one of"),
+        ("/network", json!("Internet"), "Unsupported value"),
+        ("/signature", json!("V4"), "Unsupported value"),
+        (
+            "/endpoint",
+            json!("my-bucket.oss-cn-hangzhou.aliyuncs.com"),
+            "endpoint is",
+        ),
+        (
+            "/endpoint",
+            json!("kms.cn-hangzhou.aliyuncs.com."),
+            "endpoint is",
+        ),
+        (
+            "/endpoint",
+            json!("kms.cn-hangzhou.aliyuncs.com:443"),
+            "endpoint is",
+        ),
+        (
+            "/endpoint",
+            json!("https://user@kms.cn-hangzhou.aliyuncs.com"),
+            "endpoint is",
+        ),
+        ("/endpoint", json!("http://127.0.0.1:1/path"), "endpoint is"),
+    ] {
+        let said = message::<KmsStore>(&world, with(&good, pointer, &value)).await;
+        assert!(
+            said.as_ref().is_some_and(|said| said.contains(expected)),
+            "{pointer} {value}: {said:?}"
+        );
+    }
+    for endpoint in [
+        "kms.cn-hangzhou.aliyuncs.com",
+        "kms-vpc.ap-southeast-1.aliyuncs.com",
+        "kst-hzz65f176a0ogplgq.cryptoservice.kms.aliyuncs.com",
+        "http://127.0.0.1:8900",
+        "http://[::1]:8900",
+        "https://kms.internal:8443",
+    ] {
+        let spec = with(&good, "/endpoint", &json!(endpoint));
+        assert_eq!(message::<KmsStore>(&world, spec).await, None, "{endpoint}");
+    }
+}
+
+fn with(spec: &Value, pointer: &str, value: &Value) -> Value {
+    let mut spec = spec.clone();
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    spec.pointer_mut(parent).unwrap()[field] = value.clone();
+    spec
+}

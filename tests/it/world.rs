@@ -1,0 +1,357 @@
+//! What a test needs: a namespace, a KMS, a store, and operators to start and stop.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
+use kms_emulator::{Emulator, Options};
+use kms_secret_operator::api::{KmsSecret, KmsStore};
+use kms_secret_operator::config::{Cli, Command};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::cluster::cluster;
+
+/// The access key that every world's KMS knows.
+pub(crate) const KEY_ID: &str = "LTAItest";
+pub(crate) const KEY_SECRET: &str = "key-secret-of-the-test";
+/// Nothing that is waited for takes longer, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+pub(crate) struct World {
+    pub(crate) namespace: String,
+    pub(crate) client: Client,
+    pub(crate) kms: Emulator,
+}
+
+impl World {
+    /// A namespace with credentials and the store `prod`, whose KMS is an emulator of this world's own.
+    pub(crate) async fn new() -> Self {
+        let client = cluster().await.client().await;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("it-{}-{count}", &uuid::Uuid::new_v4().to_string()[..8]);
+        let spaces: Api<Namespace> = Api::all(client.clone());
+        let space = Namespace {
+            metadata: ObjectMeta {
+                name: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        spaces.create(&PostParams::default(), &space).await.unwrap();
+        let kms = Emulator::start(Options::default()).await.unwrap();
+        kms.add_access_key(KEY_ID, KEY_SECRET);
+        let world = Self {
+            namespace,
+            client,
+            kms,
+        };
+        world
+            .credentials("kms-credentials", KEY_ID, KEY_SECRET)
+            .await;
+        world.store("prod", "kms-credentials", json!({})).await;
+        world
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a manifest as a user does.
+    pub(crate) async fn apply<K>(&self, name: &str, manifest: Value) -> K
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + serde::de::DeserializeOwned,
+    {
+        let mut manifest = manifest;
+        manifest["apiVersion"] = K::api_version(&()).into();
+        manifest["kind"] = K::kind(&()).into();
+        manifest["metadata"]["name"] = name.into();
+        let params = PatchParams::apply("user").force();
+        self.api::<K>()
+            .patch(name, &params, &Patch::Apply(&manifest))
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn credentials(&self, name: &str, id: &str, secret: &str) {
+        let manifest = json!({
+            "metadata": {"labels": {"alikms.dev/credentials": "true"}},
+            "stringData": {"accessKeyId": id, "accessKeySecret": secret},
+        });
+        self.apply::<Secret>(name, manifest).await;
+    }
+
+    pub(crate) async fn store(&self, name: &str, credentials: &str, more: Value) {
+        let mut spec = json!({
+            "region": "cn-hangzhou",
+            "endpoint": self.kms.origin(),
+            "auth": {"accessKey": {"secretRef": {"name": credentials}}},
+        });
+        merge(&mut spec, more);
+        self.apply::<KmsStore>(name, json!({"spec": spec})).await;
+    }
+
+    /// Applies a KmsSecret of the store `prod`; `more` is merged into its spec.
+    pub(crate) async fn kms_secret(&self, name: &str, secret_name: &str, more: Value) -> KmsSecret {
+        let mut spec = json!({"storeRef": {"name": "prod"}, "source": {"secretName": secret_name}});
+        merge(&mut spec, more);
+        self.apply::<KmsSecret>(name, json!({"spec": spec})).await
+    }
+
+    /// Forces a sync.
+    pub(crate) async fn force(&self, name: &str) {
+        let token = uuid::Uuid::new_v4().to_string();
+        self.patch::<KmsSecret>(
+            name,
+            json!({"metadata": {"annotations": {"alikms.dev/sync": token}}}),
+        )
+        .await;
+    }
+
+    pub(crate) async fn patch<K>(&self, name: &str, patch: Value) -> K
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + serde::de::DeserializeOwned,
+    {
+        self.api::<K>()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn delete<K>(&self, name: &str)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + serde::de::DeserializeOwned,
+    {
+        self.api::<K>()
+            .delete(name, &DeleteParams::background())
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn object(&self, name: &str) -> KmsSecret {
+        self.api::<KmsSecret>().get(name).await.unwrap()
+    }
+
+    pub(crate) async fn secret(&self, name: &str) -> Option<Secret> {
+        self.api::<Secret>().get_opt(name).await.unwrap()
+    }
+
+    /// The data of a Secret; empty if there is none.
+    pub(crate) async fn data(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        let data = self
+            .secret(name)
+            .await
+            .and_then(|secret| secret.data)
+            .unwrap_or_default();
+        data.into_iter()
+            .map(|(key, bytes)| (key, bytes.0))
+            .collect()
+    }
+
+    /// The value of one key, as text.
+    pub(crate) async fn text(&self, name: &str, key: &str) -> Option<String> {
+        let data = self.data(name).await;
+        data.get(key)
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    pub(crate) async fn events(&self) -> Vec<Event> {
+        self.api::<Event>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+    }
+
+    /// Waits until `Ready` of an object that was seen at its current generation has this value and reason.
+    pub(crate) async fn until_ready(&self, name: &str, status: &str, reason: &str) -> KmsSecret {
+        eventually(&format!("{name} is Ready={status} {reason}"), async || {
+            let object = self.object(name).await;
+            let seen = object.status.as_ref()?.observed_generation == object.metadata.generation;
+            let (is, why, _) = condition(&object, "Ready")?;
+            (seen && is == status && why == reason).then_some(object)
+        })
+        .await
+    }
+
+    /// Waits until `Ready` is true, and the last forced sync was handled.
+    pub(crate) async fn until_synced(&self, name: &str) -> KmsSecret {
+        eventually(&format!("{name} is synced"), async || {
+            let object = self.object(name).await;
+            let status = object.status.as_ref()?;
+            let forced = object
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get("alikms.dev/sync"));
+            let seen = status.observed_generation == object.metadata.generation
+                && status.last_handled_sync.as_ref() == forced;
+            let (is, why, _) = condition(&object, "Ready")?;
+            (seen && is == "True" && why == "Synced").then_some(object)
+        })
+        .await
+    }
+
+    /// Waits until a key of a Secret has this text.
+    pub(crate) async fn until_text(&self, name: &str, key: &str, text: &str) {
+        eventually(&format!("{key} of {name} is {text:?}"), async || {
+            (self.text(name, key).await.as_deref() == Some(text)).then_some(())
+        })
+        .await;
+    }
+
+    /// Starts an operator for this world's namespace.
+    pub(crate) async fn operator(&self) -> Operator {
+        self.operator_with(&[]).await
+    }
+
+    /// Starts an operator with more flags.
+    pub(crate) async fn operator_with(&self, flags: &[&str]) -> Operator {
+        let origin = self.kms.origin();
+        let words = [
+            "kms-secret-operator",
+            "run",
+            "--namespace",
+            &self.namespace,
+            "--allow-endpoint",
+            &origin,
+        ];
+        let short = ["--min-refresh-interval", "1s"];
+        let defaults = if flags.contains(&short[0]) {
+            &[][..]
+        } else {
+            &short[..]
+        };
+        let cli = Cli::try_parse_from(words.iter().chain(defaults).chain(flags)).unwrap();
+        let Command::Run(run) = cli.command else {
+            unreachable!()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        // A client of its own: connections are not shared, as between processes.
+        let client = cluster().await.client().await;
+        let task = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            kms_secret_operator::serve(run, client, listener, stopped)
+                .await
+                .unwrap();
+        });
+        let operator = Operator { admin, stop, task };
+        eventually("the operator is ready", async || {
+            (operator.get("readyz").await == "ok").then_some(())
+        })
+        .await;
+        operator
+    }
+}
+
+/// A running operator; dropping it is a kill.
+pub(crate) struct Operator {
+    admin: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Operator {
+    /// Stops it cleanly.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.unwrap();
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let url = format!("http://{}/{path}", self.admin);
+        match reqwest::get(url).await {
+            Ok(response) => response.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+
+    /// The sum of a counter over all series whose labels contain every one of `labels`.
+    pub(crate) async fn counter(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = self.get("metrics").await;
+        text.lines()
+            .filter(|line| {
+                line.starts_with(name) && labels.iter().all(|label| line.contains(label))
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// How many writes it has asked the API server for.
+    pub(crate) async fn writes(&self) -> u64 {
+        let name = "kms_secret_operator_apiserver_requests_total";
+        self.counter(name, &[]).await - self.counter(name, &["verb=\"get\""]).await
+    }
+}
+
+/// Status, reason and message of a condition.
+pub(crate) fn condition<'a>(
+    object: &'a KmsSecret,
+    type_: &str,
+) -> Option<(&'a str, &'a str, &'a str)> {
+    let conditions = &object.status.as_ref()?.conditions;
+    let condition = conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)?;
+    Some((&condition.status, &condition.reason, &condition.message))
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("waited in vain until {what}");
+}
+
+/// Long enough for what must not happen to happen.
+pub(crate) async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
