@@ -1,1 +1,373 @@
+//! Whose Secret it is: ours is kept right, anybody else's is left alone.
 
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Secret;
+use kms_emulator::{Effect, Fault};
+use kms_secret_operator::api::KmsSecret;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, WatchParams};
+use kube::core::WatchEvent;
+use serde_json::json;
+
+use crate::world::{World, a_while, condition, eventually};
+
+#[tokio::test]
+async fn a_foreign_secret_is_refused_and_unharmed() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "ours");
+    let _operator = world.operator().await;
+    world
+        .apply::<Secret>(
+            "text",
+            json!({"metadata": {}, "stringData": {"value": "theirs"}}),
+        )
+        .await;
+    let version = world.secret("text").await.unwrap().resource_version();
+    world.kms_secret("text", "app/text", json!({})).await;
+    let object = world
+        .until_ready("text", "False", "TargetOwnedByOther")
+        .await;
+    assert!(condition(&object, "Ready").unwrap().2.contains("\"text\""));
+    a_while().await;
+    let secret = world.secret("text").await.unwrap();
+    assert_eq!(secret.resource_version(), version);
+    assert!(world.kms.count("GetSecretValue") <= 1);
+
+    world.delete::<Secret>("text").await;
+    world.force("text").await;
+    world.until_text("text", "value", "ours").await;
+}
+
+#[tokio::test]
+async fn a_secret_of_another_controller_is_refused() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "ours");
+    let owner = world.secret("kms-credentials").await.unwrap();
+    let reference = json!({"apiVersion": "v1", "kind": "Secret", "name": owner.name_any(), "uid": owner.uid(), "controller": true});
+    let metadata = json!({
+        "labels": {"alikms.dev/managed": "true"},
+        "annotations": {"alikms.dev/kmssecret": "text"},
+        "ownerReferences": [reference],
+    });
+    world
+        .apply::<Secret>(
+            "text",
+            json!({"metadata": metadata, "stringData": {"value": "theirs"}}),
+        )
+        .await;
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world
+        .until_ready("text", "False", "TargetOwnedByOther")
+        .await;
+    assert_eq!(world.text("text", "value").await.unwrap(), "theirs");
+    assert_eq!(
+        world.kms.count("GetSecretValue"),
+        0,
+        "the label shows it before any call"
+    );
+}
+
+#[tokio::test]
+async fn of_two_with_one_target_the_first_stays_and_the_second_follows() {
+    let world = World::new().await;
+    world.kms.put_generic("app/first", "one");
+    world.kms.put_generic("app/second", "two");
+    let _operator = world.operator().await;
+    let target = json!({"target": {"name": "shared"}});
+    world.kms_secret("first", "app/first", target.clone()).await;
+    world.until_synced("first").await;
+    world.kms_secret("second", "app/second", target).await;
+    let object = world
+        .until_ready("second", "False", "TargetOwnedByOther")
+        .await;
+    assert!(condition(&object, "Ready").unwrap().2.contains("\"first\""));
+    assert_eq!(world.text("shared", "value").await.unwrap(), "one");
+    world.delete::<KmsSecret>("first").await;
+    world.until_synced("second").await;
+    world.until_text("shared", "value", "two").await;
+}
+
+#[tokio::test]
+async fn an_edited_target_is_repaired() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "right");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    let edit = json!({"stringData": {"value": "wrong", "planted": "x"}, "metadata": {"labels": {"mine": "too"}}});
+    world.patch::<Secret>("text", edit).await;
+    eventually("the data is as it was", async || {
+        let data = world.data("text").await;
+        (data.len() == 1 && data["value"] == b"right").then_some(())
+    })
+    .await;
+    let secret = world.secret("text").await.unwrap();
+    assert_eq!(secret.labels()["mine"], "too", "labels of others stay");
+    let calls = world.kms.count("GetSecretValue");
+    a_while().await;
+    assert_eq!(
+        world.kms.count("GetSecretValue"),
+        calls,
+        "and there it ends"
+    );
+}
+
+#[tokio::test]
+async fn a_target_that_is_edited_again_and_again_is_contested() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "right");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    world
+        .patch::<Secret>("text", json!({"stringData": {"value": "wrong"}}))
+        .await;
+    world.until_text("text", "value", "right").await;
+    world
+        .patch::<Secret>("text", json!({"stringData": {"value": "wrong"}}))
+        .await;
+    world.until_ready("text", "False", "TargetContested").await;
+    for n in 0..5 {
+        world
+            .patch::<Secret>(
+                "text",
+                json!({"stringData": {"value": format!("wrong {n}")}}),
+            )
+            .await;
+    }
+    a_while().await;
+    assert_eq!(
+        world.kms.count("GetSecretValue"),
+        2,
+        "the first, and one repair"
+    );
+    world.force("text").await;
+    world.until_text("text", "value", "right").await;
+}
+
+#[tokio::test]
+async fn a_target_without_its_label_is_still_ours_and_gets_it_back() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "right");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    let uid = world.secret("text").await.unwrap().uid();
+    world
+        .patch::<Secret>(
+            "text",
+            json!({"metadata": {"labels": {"alikms.dev/managed": null}}}),
+        )
+        .await;
+    eventually("the label is back", async || {
+        let secret = world.secret("text").await?;
+        secret
+            .labels()
+            .contains_key("alikms.dev/managed")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(world.secret("text").await.unwrap().uid(), uid);
+}
+
+#[tokio::test]
+async fn a_deleted_target_is_made_again() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "right");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    for _ in 0..2 {
+        let uid = world.secret("text").await.unwrap().uid();
+        world.delete::<Secret>("text").await;
+        eventually("there is another Secret", async || {
+            let secret = world.secret("text").await?;
+            (secret.uid() != uid).then_some(())
+        })
+        .await;
+    }
+    world.until_synced("text").await;
+    assert_eq!(world.text("text", "value").await.unwrap(), "right");
+}
+
+#[tokio::test]
+async fn a_target_that_was_deleted_while_nobody_watched_is_made_again() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "right");
+    let operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    operator.stop().await;
+    world.delete::<Secret>("text").await;
+    let _operator = world.operator().await;
+    world.until_text("text", "value", "right").await;
+}
+
+#[tokio::test]
+async fn the_secret_goes_with_its_kms_secret() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    world.delete::<KmsSecret>("text").await;
+    eventually("the Secret is collected", async || {
+        world.secret("text").await.is_none().then_some(())
+    })
+    .await;
+    a_while().await;
+    assert!(
+        world.secret("text").await.is_none(),
+        "and does not come back"
+    );
+}
+
+#[tokio::test]
+async fn the_secret_of_a_predecessor_is_taken_over_in_place() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    let first = world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    let uid = world.secret("text").await.unwrap().uid();
+    world
+        .api::<KmsSecret>()
+        .delete("text", &DeleteParams::orphan())
+        .await
+        .unwrap();
+    eventually("the first is gone", async || {
+        world
+            .api::<KmsSecret>()
+            .get_opt("text")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
+    })
+    .await;
+    world.kms.put_generic("app/text", "two");
+    let second = world.kms_secret("text", "app/text", json!({})).await;
+    assert_ne!(first.uid(), second.uid());
+    world.until_synced("text").await;
+    let secret = world.secret("text").await.unwrap();
+    assert_eq!(secret.uid(), uid, "never absent");
+    assert_eq!(Some(secret.owner_references()[0].uid.clone()), second.uid());
+    assert_eq!(world.text("text", "value").await.unwrap(), "two");
+}
+
+/// Every value that a Secret has from now on, until `last` is seen.
+async fn values_until(world: &World, name: &str, last: &str) -> Vec<String> {
+    let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+    let events = world.api::<Secret>().watch(&params, "0").await.unwrap();
+    let mut events = std::pin::pin!(events);
+    let mut values = Vec::new();
+    while let Some(event) = events.next().await {
+        let (WatchEvent::Added(secret) | WatchEvent::Modified(secret)) = event.unwrap() else {
+            continue;
+        };
+        let data = secret.data.unwrap_or_default();
+        values.extend(
+            data.get("value")
+                .map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()),
+        );
+        if values.last().is_some_and(|value| value == last) {
+            break;
+        }
+    }
+    values
+}
+
+#[tokio::test]
+async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let slow = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    // The value is taken when the call arrives and answered three seconds later.
+    let delay = Effect::Delay {
+        seconds: Duration::from_secs(3),
+    };
+    world
+        .kms
+        .fault(Fault::new(delay).on_secret("app/text").times(1));
+    world.kms.reset_calls();
+    world.force("text").await;
+    eventually("the slow worker has the old value in hand", async || {
+        (world.kms.in_flight() == 1).then_some(())
+    })
+    .await;
+    world.kms.put_generic("app/text", "two");
+    let quick = world.operator().await;
+    world.until_text("text", "value", "two").await;
+    quick.stop().await;
+    eventually("the slow worker has had its answer", async || {
+        (world.kms.in_flight() == 0).then_some(())
+    })
+    .await;
+    a_while().await;
+    assert_eq!(world.text("text", "value").await.unwrap(), "two");
+    let values = tokio::time::timeout(Duration::from_secs(60), async {
+        world.kms.put_generic("app/text", "three");
+        world.force("text").await;
+        values_until(&world, "text", "three").await
+    });
+    assert_eq!(
+        values.await.unwrap(),
+        ["two", "three"],
+        "and the slow worker works on"
+    );
+    slow.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_worker_cannot_bring_a_deleted_secret_back() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    let hold = world.kms.hold("app/text");
+    world.force("text").await;
+    hold.until_waiting(1).await;
+    world.delete::<KmsSecret>("text").await;
+    eventually("the Secret is collected", async || {
+        world.secret("text").await.is_none().then_some(())
+    })
+    .await;
+    hold.release();
+    a_while().await;
+    assert!(world.secret("text").await.is_none());
+}
+
+#[tokio::test]
+async fn a_value_that_was_read_for_an_older_spec_is_not_written() {
+    let world = World::new().await;
+    world.kms.put_generic("app/one", "one");
+    world.kms.put_generic("app/two", "two");
+    let _operator = world.operator().await;
+    let hold = world.kms.hold("app/one");
+    world.kms_secret("text", "app/one", json!({})).await;
+    hold.until_waiting(1).await;
+    world.kms_secret("text", "app/two", json!({})).await;
+    let watched = tokio::spawn({
+        let api = world.api::<Secret>();
+        async move {
+            let params = WatchParams::default().fields("metadata.name=text");
+            let events = api.watch(&params, "0").await.unwrap();
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                if let WatchEvent::Added(secret) = event.unwrap() {
+                    return secret.data.unwrap()["value"].0.clone();
+                }
+            }
+            panic!("the watch ended");
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    hold.release();
+    assert_eq!(watched.await.unwrap(), b"two");
+}
