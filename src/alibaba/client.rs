@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretSlice};
-use serde::Deserialize;
-use serde_json::Value;
 
+use super::answer::read_refusal;
 use super::endpoint::Origin;
-use super::{AccessKey, Class, Denial, Error, Operation, Refusal, SignatureMethod, label, sign};
+use super::{AccessKey, Class, Error, Operation, SignatureMethod, label, sign};
 
 /// The most of an answer that is read: a secret's value has 30 KiB at most.
 const ANSWER_MAX: usize = 1 << 20;
@@ -242,136 +241,9 @@ fn contains(body: &[u8], needle: &str) -> bool {
     String::from_utf8_lossy(body).contains(needle)
 }
 
-/// The error bodies of the gateway: JSON with capital or small names, or XML.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WireError {
-    #[serde(rename = "Code", alias = "code", deserialize_with = "lenient")]
-    code: Option<String>,
-    #[serde(
-        rename = "RequestId",
-        alias = "requestId",
-        deserialize_with = "lenient"
-    )]
-    request_id: Option<String>,
-    #[serde(rename = "AccessDeniedDetail", alias = "accessDeniedDetail")]
-    denied: Option<Value>,
-}
-
-/// The XML of the gateway, for requests whose format it could not tell.
-fn read_xml(body: &[u8]) -> WireError {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "PascalCase", default)]
-    struct XmlError {
-        code: Option<String>,
-        request_id: Option<String>,
-    }
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let error: XmlError = quick_xml::de::from_str(text).unwrap_or_default();
-    WireError {
-        code: error.code,
-        request_id: error.request_id,
-        denied: None,
-    }
-}
-
-/// Reads any scalar as text and anything else as nothing.
-pub(super) fn lenient<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    })
-}
-
-/// Reads a refusal; its message is left behind, whatever it says.
-fn read_refusal(status: u16, body: &[u8], retry_after: Option<&str>) -> Refusal {
-    let wire: WireError = serde_json::from_slice(body).unwrap_or_else(|_| read_xml(body));
-    let code = wire.code.as_deref().and_then(Refusal::clean_code);
-    Refusal {
-        status,
-        class: Class::of(status, code.as_deref()),
-        code,
-        retry_after: retry_after
-            .and_then(|ms| ms.trim().parse::<u64>().ok())
-            .filter(|ms| *ms > 0)
-            .map(Duration::from_millis),
-        request_id: wire.request_id.as_deref().and_then(clean_word),
-        denied: wire.denied.as_ref().map(read_denial),
-    }
-}
-
-fn read_denial(detail: &Value) -> Denial {
-    let field = |name: &str| detail.get(name)?.as_str().and_then(clean_word);
-    Denial {
-        action: field("AuthAction"),
-        principal: field("AuthPrincipalDisplayName"),
-        kind: field("NoPermissionType"),
-        policy: field("PolicyType"),
-    }
-}
-
-/// A word of the other side that may be shown: short, and of harmless characters only.
-fn clean_word(word: &str) -> Option<String> {
-    let fits = (1..=128).contains(&word.len())
-        && word
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._:/@-".contains(&b));
-    fits.then(|| word.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn refusals_are_read_in_every_shape_and_without_their_message() {
-        let body = br#"{"Code":"Forbidden.NoPermission","Message":"server string to sign is:SecurityToken%3Dtop-secret","RequestId":"r2",
-            "AccessDeniedDetail":{"AuthAction":"kms:GetSecretValue","AuthPrincipalDisplayName":"role:sess","NoPermissionType":"ImplicitDeny","PolicyType":"<script>"}}"#;
-        let refusal = read_refusal(403, body, None);
-        assert_eq!(refusal.class, Class::Denied);
-        assert_eq!(refusal.request_id.as_deref(), Some("r2"));
-        let denied = refusal.denied.as_ref().unwrap();
-        assert_eq!(denied.action.as_deref(), Some("kms:GetSecretValue"));
-        assert_eq!(denied.policy, None);
-        assert!(!format!("{refusal:?} {refusal}").contains("top-secret"));
-
-        let small = read_refusal(
-            400,
-            br#"{"code":"Throttling.User","requestId":1}"#,
-            Some("250"),
-        );
-        assert_eq!(small.class, Class::Throttled);
-        assert_eq!(small.retry_after, Some(Duration::from_millis(250)));
-
-        let xml = b"<?xml version=\"1.0\"?><Error><RequestId>r7</RequestId><Code>MissingParameter</Code><Message>m</Message></Error>";
-        assert_eq!(
-            read_refusal(400, xml, Some("-1")).code.as_deref(),
-            Some("MissingParameter")
-        );
-
-        for (status, body, class) in [
-            (
-                502,
-                &b"<html><body>502 Bad Gateway</body></html>"[..],
-                Class::Unavailable,
-            ),
-            (404, b"<html>", Class::Rejected),
-            (500, b"\xff\xfe", Class::Unavailable),
-            (302, b"", Class::Rejected),
-        ] {
-            let refusal = read_refusal(status, body, Some("soon"));
-            assert_eq!(
-                (refusal.class, refusal.retry_after),
-                (class, None),
-                "{status}"
-            );
-        }
-    }
 
     #[test]
     fn a_small_skew_is_left_alone_and_a_large_one_is_clamped() {
@@ -423,12 +295,5 @@ mod tests {
         );
         assert_eq!(outcome(Some(&error("Throttling.User"))), "Throttling.*");
         assert_eq!(outcome(None), "OK");
-    }
-
-    proptest! {
-        #[test]
-        fn no_error_body_makes_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..400), status in 201u16..600) {
-            let _ = read_refusal(status, &body, None);
-        }
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! Nothing below this module knows Kubernetes or the custom resources: it could be lifted out as a crate.
 
+pub mod answer;
 pub mod client;
 pub mod endpoint;
 pub mod kms;
+pub mod secret_value;
 pub mod sign;
 
 use std::fmt;

@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::DURATION_PATTERN;
+use super::{DURATION_PATTERN, SYNC_ANNOTATION};
 
 /// What to read from KMS, what to make of it, and where to put it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -342,5 +342,12 @@ impl KmsSecret {
             .refresh
             .as_ref()
             .and_then(|refresh| refresh.interval.as_deref())
+    }
+
+    /// The value of the annotation that forces a sync.
+    #[must_use]
+    pub fn sync_token(&self) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        annotations.get(SYNC_ANNOTATION).map(String::as_str)
     }
 }

@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{KmsSecretStatus, TargetStatus};
-use crate::sync::plan::{Backoff, Repair};
+use crate::sync::backoff::{Backoff, Repair};
 
 /// For so long after a write the cache of Secrets may not show it.
 const LAG: SignedDuration = SignedDuration::from_secs(2);

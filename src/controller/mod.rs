@@ -1,8 +1,10 @@
 //! The loop: watches fill caches and name objects, the applier reconciles each of them once at a time.
 
-pub mod kms_secret;
-pub mod kms_store;
+mod gather;
+mod kms_secret;
+mod kms_store;
 mod memory;
+mod record;
 
 use std::convert::Infallible;
 use std::sync::Arc;

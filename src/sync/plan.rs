@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::backoff::{Attempted, Backoff, Repair};
 use super::schedule::Schedule;
-use super::{Failure, Reason, Retry};
+use super::{Failure, Reason};
 use crate::api::kms_secret::{KmsSecretStatus, RefreshPolicy, StoreStatus};
-use crate::api::{KmsSecret, SYNC_ANNOTATION, parse_duration};
-
-/// A target that somebody keeps editing is repaired this often at most.
-const REPAIR_MIN: SignedDuration = SignedDuration::from_secs(30);
+use crate::api::{KmsSecret, parse_duration};
 
 /// Everything that the decision looks at.
 pub struct Seen<'a> {
@@ -122,96 +120,6 @@ impl Why {
             Self::Rotation => "rotation",
         }
     }
-}
-
-/// Attempts that failed, one after the other and for the same thing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// What was attempted; anything else is tried at once.
-    pub attempt: Attempted,
-    /// When the first failed.
-    pub since: Timestamp,
-    /// When the last failed.
-    pub last: Timestamp,
-    /// How often to try again.
-    pub retry: Retry,
-    /// How long the service asked us to wait.
-    pub retry_after: Option<Duration>,
-}
-
-/// What makes an attempt another one, so that it does not wait for the last one's backoff.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempted {
-    /// Generation of the spec.
-    pub generation: Option<i64>,
-    /// The sync annotation.
-    pub sync: Option<String>,
-    /// The store.
-    pub store: Option<StoreStatus>,
-}
-
-impl Attempted {
-    /// What an attempt made now would be.
-    #[must_use]
-    pub fn of(object: &KmsSecret, store: Option<&StoreStatus>) -> Self {
-        Self {
-            generation: object.metadata.generation,
-            sync: sync_token(object).map(ToOwned::to_owned),
-            store: store.cloned(),
-        }
-    }
-}
-
-impl Backoff {
-    /// When to try again: as long again as it has been failing, within the bounds of the class, spread by the uid.
-    #[must_use]
-    pub fn retry_at(&self, hash: u64) -> Timestamp {
-        let (least, most) = self.retry.bounds();
-        let failing = Duration::try_from(self.last.duration_since(self.since)).unwrap_or_default();
-        let wait = failing
-            .clamp(least, most)
-            .max(self.retry_after.unwrap_or_default());
-        let parts = u32::try_from(hash % 200).unwrap_or_default();
-        let wait = wait + wait * parts / 1000;
-        self.last + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
-    }
-}
-
-/// The last repairs of a target that somebody edits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repair {
-    /// When the last was.
-    pub at: Timestamp,
-    /// How many followed each other closely.
-    pub count: u32,
-}
-
-impl Repair {
-    /// When the next may be: at once after a quiet time, else at doubling steps from 30 s on.
-    #[must_use]
-    pub fn next_at(self) -> Timestamp {
-        self.at + REPAIR_MIN * 2i32.pow(self.count.saturating_sub(1).min(6))
-    }
-
-    /// The repair that is made at `now`, after `last`.
-    #[must_use]
-    pub fn after(last: Option<&Self>, now: Timestamp) -> Self {
-        let quiet = |last: &&Self| now.duration_since(last.at) > REPAIR_MIN * 128;
-        let count = last
-            .filter(|last| !quiet(last))
-            .map_or(0, |last| last.count);
-        Self {
-            at: now,
-            count: count + 1,
-        }
-    }
-}
-
-/// The value of the sync annotation.
-#[must_use]
-pub fn sync_token(object: &KmsSecret) -> Option<&str> {
-    let annotations = object.metadata.annotations.as_ref()?;
-    annotations.get(SYNC_ANNOTATION).map(String::as_str)
 }
 
 /// The schedule that belongs to what was seen, once KMS has been read.
@@ -333,7 +241,10 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
     if status.observed_generation != object.metadata.generation {
         return Reading::Now(Why::Changed);
     }
-    if sync_token(object).is_some_and(|token| status.last_handled_sync.as_deref() != Some(token)) {
+    if object
+        .sync_token()
+        .is_some_and(|token| status.last_handled_sync.as_deref() != Some(token))
+    {
         return Reading::Now(Why::Forced);
     }
     if *uid != written.uid || *resource_version != written.resource_version {
@@ -412,9 +323,11 @@ fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::SYNC_ANNOTATION;
     use crate::api::kms_secret::{
         ErrorStatus, KmsSecretSpec, Refresh, Source, SourceStatus, StoreRef, TargetStatus,
     };
+    use crate::sync::Retry;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(seconds: i64) -> Timestamp {

@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::alibaba::kms::read_interval;
+use crate::alibaba::secret_value::read_interval;
 use crate::api::kms_secret::{RefreshPolicy, SourceStatus};
 
 /// Waited after an announced date before reading: dates count whole seconds, and a rotation takes a moment.

@@ -6,7 +6,7 @@ use jmespath::Variable;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde_json::Value;
 
-use crate::alibaba::kms::{Facts, GetSecretValue, SecretValue, decode_base64};
+use crate::alibaba::secret_value::{Facts, GetSecretValue, SecretValue, decode_base64};
 use crate::api::kms_secret::{DataItem, Decode, Document, Source};
 use crate::sync::{Failure, Reason};
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::schedule::Overdue;
 use super::{Failure, Reason};
-use crate::alibaba::kms::Facts;
+use crate::alibaba::secret_value::Facts;
 use crate::api::kms_secret::{
     ErrorStatus, KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus,
 };

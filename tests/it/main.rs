@@ -2,6 +2,13 @@
 //!
 //! One binary, so that it links once and starts one cluster; a namespace, an emulator and an operator for each test.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where it fails"
+)]
+
 mod cluster;
 mod crds;
 mod failure;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use kms_secret_operator::alibaba::Class;
-use kms_secret_operator::alibaba::kms::read_secret_value;
+use kms_secret_operator::alibaba::secret_value::read_secret_value;
 use kms_secret_operator::alibaba::sign::{
     canonical_query, hex_sha256, v1_signature, v1_string_to_sign, v3_canonical_request,
     v3_signature, v3_string_to_sign,

@@ -1,0 +1,253 @@
+//! The few reads and writes that go to the API server, each with a deadline.
+//!
+//! Answers that could hold the data of a Secret are never asked for: metadata serves. The one Secret that is read
+//! whole, a store's credentials, is read as text, since kube logs a body that it cannot decode.
+
+mod refusal;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::api::KmsSecret;
+use crate::api::kms_secret::TargetStatus;
+use crate::sync::{Failure, Reason};
+use refusal::{CallError, unavailable, write_error};
+use secret::{ApplySecret, foreign_keys};
+
+pub use refusal::WriteError;
+pub use secret::{Desired, Fence, classify};
+
+/// Field manager of everything that we apply.
+const MANAGER: &str = "kms-secret-operator";
+/// Nothing waits longer for the API server: the client's own retries go on for minutes.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// An Event's note is cut to this many characters; ours are mostly one byte each, and 1 KiB is the limit.
+const NOTE_MAX: usize = 900;
+/// Writes under way at once; more only queue up in the API server.
+const WRITES_MAX: usize = 32;
+
+/// The API server, as the controllers use it.
+pub struct Cluster {
+    client: Client,
+    writes: Semaphore,
+    recorder: Recorder,
+    observe: Box<dyn Fn(&'static str, &'static str) + Send + Sync>,
+}
+
+impl Cluster {
+    /// Wraps a client; `observe` is told verb and resource of every request.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        observe: impl Fn(&'static str, &'static str) + Send + Sync + 'static,
+    ) -> Self {
+        let reporter = Reporter {
+            controller: MANAGER.into(),
+            instance: None,
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            writes: Semaphore::new(WRITES_MAX),
+            client,
+            observe: Box::new(observe),
+        }
+    }
+
+    /// The client itself, for the watches.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Metadata of a Secret, or `None` if there is no such Secret.
+    ///
+    /// # Errors
+    /// `KubernetesUnavailable`.
+    pub async fn secret_metadata(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ObjectMeta>, Failure> {
+        (self.observe)("get", "secrets");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let answer = within_deadline(api.get_metadata_opt(name)).await;
+        let found = answer.map_err(|err| unavailable(&err, "read the metadata of a Secret"))?;
+        Ok(found.map(|secret| secret.metadata))
+    }
+
+    /// Values of some keys of a Secret; a missing Secret or key is `None`.
+    ///
+    /// # Errors
+    /// `KubernetesUnavailable`; nothing of the Secret is in it.
+    pub async fn secret_values(
+        &self,
+        namespace: &str,
+        name: &str,
+        keys: &[&str],
+    ) -> Result<Option<Vec<Option<SecretString>>>, Failure> {
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(default)]
+            data: BTreeMap<String, SecretString>,
+        }
+        (self.observe)("get", "secrets");
+        let unreadable = || {
+            Failure::new(
+                Reason::CredentialsNotFound,
+                format!("Secret {name:?} of namespace {namespace:?} cannot be read as text"),
+                "store its keys as plain UTF-8",
+            )
+        };
+        let path = Secret::url_path(&(), Some(namespace));
+        let request = kube::core::Request::new(path)
+            .get(name, &kube::api::GetParams::default())
+            .map_err(|_| unreadable())?;
+        let text: SecretString = match within_deadline(self.client.request_text(request)).await {
+            Ok(text) => text.into(),
+            Err(CallError::Api(status)) if status.is_not_found() => return Ok(None),
+            Err(err) => return Err(unavailable(&err, "read a Secret with credentials")),
+        };
+        let secret: Wire = serde_json::from_str(text.expose_secret()).map_err(|_| unreadable())?;
+        let decode = |key: &&str| -> Result<Option<SecretString>, Failure> {
+            let Some(encoded) = secret.data.get(*key) else {
+                return Ok(None);
+            };
+            let bytes = BASE64_STANDARD
+                .decode(encoded.expose_secret())
+                .map_err(|_| unreadable())?;
+            let text = String::from_utf8(bytes).map_err(|_| unreadable())?;
+            Ok(Some(text.trim().to_owned().into()))
+        };
+        keys.iter().map(decode).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Applies a target under a fence, and removes keys that somebody else put into it. Asks for metadata only.
+    ///
+    /// # Errors
+    /// [`WriteError::Stale`] if the object is not as the fence says; then nothing was written.
+    pub async fn apply(
+        &self,
+        desired: &Desired<'_>,
+        fence: &Fence,
+    ) -> Result<TargetStatus, WriteError> {
+        let _permit = self.writes.acquire().await;
+        let namespace = desired.owner.namespace().unwrap_or_default();
+        let name = desired.owner.target_name();
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+        (self.observe)("apply", "secrets");
+        let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(ApplySecret::new(desired, fence));
+        let applied = within_deadline(api.patch_metadata(name, &params, &patch)).await;
+        let applied = applied.map_err(|err| write_error(&err, name))?;
+        let foreign = foreign_keys(&applied.metadata, desired.data);
+        if foreign.is_empty() {
+            return Ok(target_status(name, &applied));
+        }
+        (self.observe)("patch", "secrets");
+        let removal: BTreeMap<_, _> = foreign.iter().map(|key| (key, Value::Null)).collect();
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": applied.metadata.uid, "resourceVersion": applied.metadata.resource_version},
+            "data": removal,
+        }));
+        let params = PatchParams::default();
+        let pruned = within_deadline(api.patch_metadata(name, &params, &patch)).await;
+        Ok(target_status(
+            name,
+            &pruned.map_err(|err| write_error(&err, name))?,
+        ))
+    }
+
+    /// Patches the status of a `KmsSecret` under its resourceVersion; answers the new one.
+    ///
+    /// # Errors
+    /// [`WriteError::Stale`] if the object changed, [`WriteError::Gone`] if it is gone.
+    pub async fn patch_status(
+        &self,
+        object: &KmsSecret,
+        resource_version: &str,
+        patch: Value,
+    ) -> Result<String, WriteError> {
+        let _permit = self.writes.acquire().await;
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        (self.observe)("patch", "kmssecrets/status");
+        let api: Api<PartialObjectMeta<KmsSecret>> =
+            Api::namespaced(self.client.clone(), &namespace);
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": object.uid(), "resourceVersion": resource_version},
+            "status": patch,
+        }));
+        let params = PatchParams::default();
+        match within_deadline(api.patch_status(&name, &params, &patch)).await {
+            Ok(patched) => Ok(patched.metadata.resource_version.unwrap_or_default()),
+            Err(CallError::Api(status)) if status.is_not_found() => Err(WriteError::Gone),
+            Err(err) => Err(write_error(&err, &name)),
+        }
+    }
+
+    /// Reads a `KmsSecret` from the API server itself.
+    ///
+    /// # Errors
+    /// `KubernetesUnavailable`.
+    pub async fn kms_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<KmsSecret>, Failure> {
+        (self.observe)("get", "kmssecrets");
+        let api: Api<KmsSecret> = Api::namespaced(self.client.clone(), namespace);
+        let answer = within_deadline(api.get_opt(name)).await;
+        answer.map_err(|err| unavailable(&err, "read a KmsSecret"))
+    }
+
+    /// Publishes an Event about `object`. An Event that can't be published is only logged.
+    pub async fn publish(&self, object: &KmsSecret, warning: bool, reason: &str, message: &str) {
+        (self.observe)("create", "events");
+        let reference: ObjectReference = object.object_ref(&());
+        let note = message.chars().take(NOTE_MAX).collect();
+        let event = Event {
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Sync".into(),
+            secondary: None,
+        };
+        let published = tokio::time::timeout(DEADLINE, self.recorder.publish(&event, &reference));
+        if !matches!(published.await, Ok(Ok(()))) {
+            tracing::warn!(object = %reference.name.unwrap_or_default(), reason, "an Event could not be published");
+        }
+    }
+}
+
+fn target_status(name: &str, secret: &PartialObjectMeta<Secret>) -> TargetStatus {
+    TargetStatus {
+        name: name.to_owned(),
+        uid: secret.metadata.uid.clone().unwrap_or_default(),
+        resource_version: secret.metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+async fn within_deadline<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
+        Ok(Err(_)) => Err(CallError::Other),
+        Err(_) => Err(CallError::Timeout),
+    }
+}

@@ -1,0 +1,111 @@
+//! What a refusal of the API server means. Pure.
+
+use kube::core::response::Status;
+
+use crate::sync::{Failure, Reason};
+
+/// Why a write was not made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteError {
+    /// The object is not as it was seen: look again.
+    Stale,
+    /// It would make no sense any more: the namespace is going away.
+    Gone,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// A call that failed, without any foreign text that could quote a body.
+pub(super) enum CallError {
+    Api(Box<Status>),
+    Timeout,
+    Other,
+}
+
+pub(super) fn unavailable(err: &CallError, deed: &str) -> Failure {
+    let (what, action) = match err {
+        CallError::Api(status) if status.is_forbidden() => (
+            format!("the API server does not let the operator {deed}"),
+            "cluster administrator: give the operator's ServiceAccount its roles",
+        ),
+        CallError::Api(status) => (
+            format!(
+                "the API server answered {} when the operator wanted to {deed}",
+                status.code
+            ),
+            "nothing: it is tried again",
+        ),
+        CallError::Timeout | CallError::Other => (
+            format!("the API server did not answer when the operator wanted to {deed}"),
+            "nothing: it is tried again",
+        ),
+    };
+    Failure::new(Reason::KubernetesUnavailable, what, action)
+}
+
+/// What a refused write means. Foreign messages decide between cases but are never shown: they can quote the object.
+pub(super) fn write_error(err: &CallError, name: &str) -> WriteError {
+    let CallError::Api(status) = err else {
+        return WriteError::Failed(unavailable(err, "write"));
+    };
+    if status.is_conflict() || status.is_already_exists() {
+        return WriteError::Stale;
+    }
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let fields: Vec<&str> = causes.clone().map(|cause| cause.field.as_str()).collect();
+    let is_terminating = causes
+        .clone()
+        .any(|cause| cause.reason == "NamespaceTerminating");
+    if is_terminating || status.is_not_found() {
+        return WriteError::Gone;
+    }
+    if status.is_forbidden() && status.message.contains("exceeded quota") {
+        return WriteError::Failed(Failure::new(
+            Reason::QuotaExceeded,
+            format!("the quota of the namespace leaves no room for Secret {name:?}"),
+            "raise the quota, or remove Secrets",
+        ));
+    }
+    if !status.is_invalid() {
+        return WriteError::Failed(unavailable(err, "write"));
+    }
+    let failure = if fields.contains(&"type") {
+        Failure::new(
+            Reason::TargetTypeImmutable,
+            format!(
+                "Secret {name:?} has another type, and Kubernetes does not let the type of a Secret change"
+            ),
+            "give spec.target.name another name: a Secret is never deleted and made anew",
+        )
+    } else if causes
+        .clone()
+        .any(|cause| cause.reason == "FieldValueForbidden" && cause.field == "data")
+    {
+        Failure::new(
+            Reason::TargetImmutable,
+            format!("Secret {name:?} is immutable"),
+            "give spec.target.name another name: a Secret is never deleted and made anew",
+        )
+    } else {
+        let fields: Vec<_> = fields
+            .into_iter()
+            .filter(|field| is_field_path(field))
+            .collect();
+        Failure::new(
+            Reason::TargetInvalid,
+            format!(
+                "the API server refuses Secret {name:?} because of {}",
+                fields.join(", ")
+            ),
+            "check spec.target and the keys of spec.data",
+        )
+    };
+    WriteError::Failed(failure)
+}
+
+fn is_field_path(field: &str) -> bool {
+    field.len() <= 128
+        && field
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-[]/".contains(&b))
+}

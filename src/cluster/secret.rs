@@ -1,0 +1,294 @@
+//! A target: whose it is, and what an apply of it says. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use kube::{Resource as _, ResourceExt as _};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::MANAGER;
+use crate::api::{KmsSecret, MANAGED_LABEL, OWNER_ANNOTATION};
+use crate::sync::plan::Target;
+use crate::sync::shape::Data;
+
+/// Which object a write may touch: what was seen when it was decided on, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// There must be no such object.
+    Absent,
+    /// It must be this object, unchanged.
+    Unchanged {
+        /// Its uid: without it, an apply brings a deleted object back.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+}
+
+/// A target as it should be.
+pub struct Desired<'a> {
+    /// The object that it belongs to.
+    pub owner: &'a KmsSecret,
+    /// Its data.
+    pub data: &'a Data,
+}
+
+/// Who owns a Secret, from the point of view of one `KmsSecret`.
+///
+/// Ours: its controller is of our kind and name (another uid is our predecessor, as after a restore), or it has no
+/// controller and our annotation. Anything else is foreign.
+#[must_use]
+pub fn classify(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
+    let name = owner.name_any();
+    let controller = secret
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|reference| reference.controller == Some(true));
+    let is_ours = |kind: &str, api_version: &str| {
+        kind == KmsSecret::kind(&()) && api_version.split('/').next() == Some(crate::api::GROUP)
+    };
+    let foreign = match controller {
+        Some(controller)
+            if is_ours(&controller.kind, &controller.api_version) && controller.name == name =>
+        {
+            None
+        }
+        Some(controller) => Some(format!(
+            "it belongs to {} {:?}",
+            controller.kind, controller.name
+        )),
+        None => match secret
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(OWNER_ANNOTATION))
+        {
+            Some(annotated) if *annotated == name => None,
+            Some(annotated) => Some(format!("it belongs to KmsSecret {annotated:?}")),
+            None => Some("it does not belong to a KmsSecret".to_owned()),
+        },
+    };
+    match foreign {
+        Some(owner) => Target::Foreign { owner },
+        None => Target::Ours {
+            uid: secret.uid.clone().unwrap_or_default(),
+            resource_version: secret.resource_version.clone().unwrap_or_default(),
+        },
+    }
+}
+
+/// Keys of the Secret that are not in `data`, by the field ownership that the API server keeps: an apply removes only
+/// what the same manager applied before, so whoever adds a key by hand would leave it there for ever.
+pub(super) fn foreign_keys(secret: &ObjectMeta, data: &Data) -> Vec<String> {
+    let keys_of = |entry: &ManagedFieldsEntry| -> Vec<String> {
+        let fields = entry
+            .fields_v1
+            .as_ref()
+            .and_then(|fields| fields.0.get("f:data")?.as_object());
+        let keys = fields.into_iter().flat_map(serde_json::Map::keys);
+        keys.filter_map(|key| key.strip_prefix("f:").map(ToOwned::to_owned))
+            .collect()
+    };
+    let mut keys: Vec<_> = secret
+        .managed_fields
+        .iter()
+        .flatten()
+        .flat_map(keys_of)
+        .filter(|key| !data.contains_key(key))
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// The body of an apply; its `Debug` shows nothing, since kube asks for one.
+#[derive(Serialize)]
+pub(super) struct ApplySecret<'a> {
+    #[serde(rename = "apiVersion")]
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Value,
+    #[serde(rename = "type")]
+    type_: &'a str,
+    data: BTreeMap<&'a str, Base64<'a>>,
+}
+
+struct Base64<'a>(&'a SecretSlice<u8>);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let encoded: SecretString = BASE64_STANDARD.encode(self.0.expose_secret()).into();
+        serializer.serialize_str(encoded.expose_secret())
+    }
+}
+
+impl fmt::Debug for ApplySecret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApplySecret")
+    }
+}
+
+impl<'a> ApplySecret<'a> {
+    pub(super) fn new(desired: &Desired<'a>, fence: &Fence) -> Self {
+        let owner = desired.owner;
+        let mut metadata = json!({
+            "name": owner.target_name(),
+            "labels": {
+                MANAGED_LABEL: "true",
+                "app.kubernetes.io/managed-by": MANAGER,
+            },
+            "annotations": {OWNER_ANNOTATION: owner.name_any()},
+            "ownerReferences": owner.controller_owner_ref(&()).into_iter().collect::<Vec<_>>(),
+        });
+        match fence {
+            // No object has this version: the apply creates, or conflicts with what is there.
+            Fence::Absent => metadata["resourceVersion"] = "1".into(),
+            Fence::Unchanged {
+                uid,
+                resource_version,
+            } => {
+                metadata["uid"] = uid.as_str().into();
+                metadata["resourceVersion"] = resource_version.as_str().into();
+            }
+        }
+        Self {
+            api_version: "v1",
+            kind: "Secret",
+            metadata,
+            type_: owner.target_type(),
+            data: desired
+                .data
+                .iter()
+                .map(|(key, bytes)| (key.as_str(), Base64(bytes)))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, OwnerReference};
+
+    fn owner() -> KmsSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "alikms.dev/v1alpha1", "kind": "KmsSecret",
+            "metadata": {"name": "db", "namespace": "shop", "uid": "u1"},
+            "spec": {"storeRef": {"name": "prod"}, "source": {"secretName": "a"}},
+        }))
+        .unwrap()
+    }
+
+    fn controlled_by(kind: &str, api_version: &str, name: &str, uid: &str) -> ObjectMeta {
+        ObjectMeta {
+            uid: Some("t".into()),
+            resource_version: Some("5".into()),
+            owner_references: Some(vec![OwnerReference {
+                api_version: api_version.into(),
+                kind: kind.into(),
+                name: name.into(),
+                uid: uid.into(),
+                controller: Some(true),
+                block_owner_deletion: None,
+            }]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn annotated(name: &str) -> ObjectMeta {
+        ObjectMeta {
+            annotations: Some([(OWNER_ANNOTATION.to_owned(), name.to_owned())].into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn ours_is_what_our_reference_or_annotation_marks_and_nothing_else() {
+        let ours = |meta: &ObjectMeta| matches!(classify(meta, &owner()), Target::Ours { .. });
+        assert!(ours(&controlled_by(
+            "KmsSecret",
+            "alikms.dev/v1alpha1",
+            "db",
+            "u1"
+        )));
+        assert!(ours(&controlled_by(
+            "KmsSecret",
+            "alikms.dev/v1alpha1",
+            "db",
+            "predecessor"
+        )));
+        assert!(ours(&annotated("db")));
+        assert!(!ours(&ObjectMeta::default()));
+        assert!(!ours(&annotated("other")));
+        assert!(!ours(&controlled_by(
+            "KmsSecret",
+            "alikms.dev/v1alpha1",
+            "other",
+            "u1"
+        )));
+        assert!(!ours(&controlled_by(
+            "KmsSecret",
+            "evil.dev/v1alpha1",
+            "db",
+            "u1"
+        )));
+        let mut both = controlled_by("Certificate", "cert-manager.io/v1", "db", "c");
+        both.annotations = annotated("db").annotations;
+        assert!(!ours(&both), "a controller outweighs an annotation");
+    }
+
+    #[test]
+    fn keys_of_others_are_found_by_field_ownership() {
+        let entry = |fields: Value| ManagedFieldsEntry {
+            fields_v1: Some(FieldsV1(fields)),
+            ..ManagedFieldsEntry::default()
+        };
+        let meta = ObjectMeta {
+            managed_fields: Some(vec![
+                entry(json!({"f:data": {".": {}, "f:password": {}}, "f:type": {}})),
+                entry(json!({"f:data": {"f:planted": {}, "f:password": {}}})),
+                entry(json!({"f:metadata": {}})),
+            ]),
+            ..ObjectMeta::default()
+        };
+        let data: Data = [("password".to_owned(), b"x".to_vec().into())].into();
+        assert_eq!(foreign_keys(&meta, &data), ["planted"]);
+    }
+
+    #[test]
+    fn the_body_of_an_apply_is_fenced_and_shows_nothing() {
+        let data: Data = [("password".to_owned(), b"\x00top-secret".to_vec().into())].into();
+        let owner = owner();
+        let desired = Desired {
+            owner: &owner,
+            data: &data,
+        };
+        let body = ApplySecret::new(&desired, &Fence::Absent);
+        assert_eq!(format!("{body:?}"), "ApplySecret");
+        let json = serde_json::to_value(&body).unwrap();
+        assert_eq!(json["metadata"]["resourceVersion"], "1");
+        assert_eq!(json["data"]["password"], "AHRvcC1zZWNyZXQ=");
+        assert_eq!(json["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert!(
+            json["metadata"]["ownerReferences"][0]
+                .get("blockOwnerDeletion")
+                .is_none()
+        );
+        let seen = Fence::Unchanged {
+            uid: "t".into(),
+            resource_version: "5".into(),
+        };
+        let json = serde_json::to_value(ApplySecret::new(&desired, &seen)).unwrap();
+        assert_eq!(
+            (
+                &json["metadata"]["uid"],
+                &json["metadata"]["resourceVersion"]
+            ),
+            (&json!("t"), &json!("5"))
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! What one reconcile looks at: the caches, the memory, and the API server only where those cannot be trusted.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+
+use super::Context;
+use super::kms_store::{self, Resolved};
+use super::memory::{Memory, is_older};
+use crate::api::KmsSecret;
+use crate::api::kms_secret::TargetStatus;
+use crate::cluster::classify;
+use crate::sync::plan::{Seen, Target};
+use crate::sync::{Failure, Reason, share, status};
+
+/// What is in hand during one reconcile.
+pub(super) struct Round<'a> {
+    pub(super) object: &'a KmsSecret,
+    pub(super) context: &'a Context,
+    pub(super) memory: Memory,
+    /// There was a memory: what the status tells was done by this process, or seen by it.
+    pub(super) known: bool,
+    pub(super) store: Result<Resolved, Failure>,
+    pub(super) target: Target,
+    /// The target must be looked at again then.
+    pub(super) again: Option<Timestamp>,
+    pub(super) hash: u64,
+    pub(super) now: Timestamp,
+}
+
+/// Reads what the plan looks at: from the caches, and from the API server only where they cannot be trusted.
+pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
+    let (memory, known) = context.memories.recall(object);
+    let now = (context.clock)();
+    let is_idle = object.spec.suspend == Some(true) || object.metadata.deletion_timestamp.is_some();
+    let (store, sight): (_, Result<Sight, _>) = if is_idle {
+        let unused = Failure::new(Reason::Suspended, "suspended", "");
+        (Err(unused), Ok(Target::Absent.into()))
+    } else {
+        futures::join!(
+            kms_store::resolve(object, context),
+            find_target(object, &memory, now, context)
+        )
+    };
+    let (store, sight) = match (store, sight) {
+        (store, Ok(sight)) => (store, sight),
+        (_, Err(failure)) => (Err(failure), Target::Absent.into()),
+    };
+    Round {
+        hash: share::hash(&object.uid().unwrap_or_default()),
+        object,
+        context,
+        memory,
+        known,
+        store,
+        target: sight.target,
+        again: sight.again,
+        now,
+    }
+}
+
+/// A target, and when to look at it again because the cache may not show our own write yet.
+struct Sight {
+    target: Target,
+    again: Option<Timestamp>,
+}
+
+impl From<Target> for Sight {
+    fn from(target: Target) -> Self {
+        Self {
+            target,
+            again: None,
+        }
+    }
+}
+
+/// The Secret of the target's name.
+///
+/// The cache shows only Secrets with our label, and can lag behind our own write; where it shows none although there
+/// should be one, the label may be gone, so the API server is asked.
+async fn find_target(
+    object: &KmsSecret,
+    memory: &Memory,
+    now: Timestamp,
+    context: &Context,
+) -> Result<Sight, Failure> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.target_name());
+    if !memory.look {
+        let reference = ObjectRef::new(name).within(&namespace);
+        let cached = context.caches.targets.get(&reference);
+        let lags = |written: &TargetStatus| {
+            cached.as_ref().is_none_or(|cached| {
+                let version = cached.resource_version().unwrap_or_default();
+                is_older(&version, &written.resource_version)
+            })
+        };
+        if let Some((written, until)) = memory
+            .unseen(name, now)
+            .filter(|(written, _)| lags(written))
+        {
+            return Ok(Sight {
+                target: Target::Ours {
+                    uid: written.uid.clone(),
+                    resource_version: written.resource_version.clone(),
+                },
+                again: Some(until),
+            });
+        }
+        if let Some(cached) = cached {
+            return Ok(classify(&cached.metadata, object).into());
+        }
+    }
+    let ready = status::ready(&memory.status);
+    let expected = memory.status.target.as_ref();
+    let worth_asking = memory.look
+        || memory.refused_since.is_some()
+        || expected.is_some_and(|target| target.name == name)
+        || ready.is_some_and(|(_, reason)| reason == Reason::TargetOwnedByOther.as_str());
+    if !worth_asking {
+        return Ok(Target::Absent.into());
+    }
+    let found = context.cluster.secret_metadata(&namespace, name).await?;
+    let target = found.map_or(Target::Absent, |secret| classify(&secret, object));
+    Ok(target.into())
+}
+
+impl Round<'_> {
+    pub(super) fn seen(&self) -> Seen<'_> {
+        let store = self.store.as_ref();
+        Seen {
+            object: self.object,
+            status: &self.memory.status,
+            last_read: self.memory.last_read,
+            known: self.known,
+            store: store
+                .map(|store| store.status.clone())
+                .map_err(Clone::clone),
+            target: self.target.clone(),
+            backoff: self.memory.backoff.as_ref(),
+            repaired: self.memory.repaired.as_ref(),
+            started: self.context.started,
+            offset: store.map_or(SignedDuration::ZERO, |store| {
+                self.context.kms.offset(&store.origin)
+            }),
+            hash: self.hash,
+            limits: &self.context.limits,
+            now: self.now,
+        }
+    }
+}

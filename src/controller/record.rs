@@ -1,0 +1,263 @@
+//! What a reconcile leaves behind: memory, status, Event, and when to come back.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+
+use super::gather::Round;
+use crate::api::kms_secret::KmsSecretStatus;
+use crate::cluster::WriteError;
+use crate::sync::backoff::{Attempted, Backoff};
+use crate::sync::plan;
+use crate::sync::status::{self, Synced};
+use crate::sync::{Failure, Reason};
+
+/// A status that is refused as stale is computed anew this often before the next event decides.
+const STATUS_TRIES: usize = 3;
+/// Waited before looking again at something that changed under our hands.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
+
+/// How a reconcile ended.
+pub(super) enum Outcome {
+    /// Nothing was due.
+    Waited(Option<Timestamp>),
+    /// The target was written.
+    Synced(Box<Synced>, Timestamp),
+    /// An attempt failed.
+    Failed(Failure),
+    /// Nothing may be attempted.
+    Refused(Failure),
+    /// `spec.suspend`.
+    Suspended,
+    /// The world moved: nothing to tell, look again.
+    Moved,
+    /// The object or its namespace is going away: nothing to tell.
+    Gone,
+}
+
+/// When to come back.
+enum Next {
+    /// As the schedule says.
+    Scheduled,
+    /// Then.
+    At(Timestamp),
+    /// When something changes.
+    OnChange,
+    /// Never, and there is nothing to tell.
+    Never,
+}
+
+impl Round<'_> {
+    /// Tells the outcome: memory, status, Event; and says when to come back.
+    pub(super) async fn record(mut self, outcome: Outcome) -> Action {
+        let before = self.memory.status.clone();
+        let context = status::Context {
+            generation: self.object.metadata.generation,
+            sync: self.object.sync_token(),
+            now: (self.context.clock)(),
+        };
+        let next = match self.remember(outcome, context) {
+            Next::At(at) => Some(at),
+            Next::OnChange => None,
+            Next::Scheduled => plan::schedule(&self.seen())
+                .and_then(|schedule| schedule.next())
+                .map(|due| due.at),
+            Next::Never => {
+                self.context.memories.keep(self.object, self.memory);
+                return Action::await_change();
+            }
+        };
+        if self.memory.status != before {
+            status::show_next(&mut self.memory.status, next);
+        }
+        self.announce(&before).await;
+        self.write_status().await;
+        let soonest = next.into_iter().chain(self.again).min();
+        let action = soonest.map_or_else(Action::await_change, |at| {
+            let wait = at.duration_since((self.context.clock)());
+            // Never zero: the clock may stand still between two looks.
+            Action::requeue(
+                Duration::try_from(wait)
+                    .unwrap_or_default()
+                    .max(Duration::from_millis(1)),
+            )
+        });
+        self.context.memories.keep(self.object, self.memory);
+        action
+    }
+
+    /// Takes the outcome into the memory, and says when to come back.
+    fn remember(&mut self, outcome: Outcome, context: status::Context<'_>) -> Next {
+        let refused = matches!(outcome, Outcome::Refused(_));
+        if !refused && self.memory.refused_since.take().is_some() {
+            self.context.memories.stop_waiting(self.object);
+        }
+        let memory = &mut self.memory;
+        match outcome {
+            Outcome::Gone => Next::Never,
+            Outcome::Moved => Next::At(context.now + LOOK_AGAIN),
+            Outcome::Waited(until) => {
+                if self.object.metadata.deletion_timestamp.is_some() {
+                    return Next::Never;
+                }
+                memory.status = status::waiting(&memory.status, context);
+                until.map_or(Next::Scheduled, Next::At)
+            }
+            Outcome::Suspended => {
+                memory.status = status::suspended(&memory.status, context);
+                Next::OnChange
+            }
+            Outcome::Synced(synced, read_at) => {
+                memory.written = Some((synced.target.clone(), context.now));
+                memory.status = status::synced(&memory.status, context, *synced);
+                memory.last_read = Some(read_at);
+                memory.backoff = None;
+                memory.look = false;
+                Next::Scheduled
+            }
+            Outcome::Failed(failure) => {
+                let attempt = Attempted::of(
+                    self.object,
+                    self.store.as_ref().ok().map(|store| &store.status),
+                );
+                let since = memory
+                    .backoff
+                    .as_ref()
+                    .filter(|last| last.attempt == attempt)
+                    .map(|last| last.since);
+                let backoff = Backoff {
+                    attempt,
+                    since: since.unwrap_or(context.now),
+                    last: context.now,
+                    retry: failure.reason.retry(),
+                    retry_after: failure.retry_after,
+                };
+                let at = backoff.retry_at(self.hash);
+                memory.backoff = Some(backoff);
+                self.tell_failure(&failure, context);
+                Next::At(at)
+            }
+            Outcome::Refused(failure) => {
+                memory.backoff = None;
+                let since = *memory.refused_since.get_or_insert(context.now);
+                if failure.reason == Reason::TargetOwnedByOther {
+                    self.context
+                        .memories
+                        .wait_for(self.object, self.object.target_name());
+                }
+                let refusal = Backoff {
+                    attempt: Attempted::of(self.object, None),
+                    since,
+                    last: context.now,
+                    retry: failure.reason.retry(),
+                    retry_after: failure.retry_after,
+                };
+                self.tell_failure(&failure, context);
+                Next::At(refusal.retry_at(self.hash))
+            }
+        }
+    }
+
+    fn tell_failure(&mut self, failure: &Failure, context: status::Context<'_>) {
+        let ceiling = self.ceiling();
+        tracing::info!(
+            object = %self.object.name_any(),
+            namespace = ?self.object.namespace(),
+            reason = failure.reason.as_str(),
+            code = failure.code,
+            "{}", failure.message()
+        );
+        self.memory.status = status::failed(&self.memory.status, context, failure, ceiling);
+    }
+
+    fn ceiling(&self) -> SignedDuration {
+        plan::schedule(&self.seen()).map_or(SignedDuration::ZERO, |schedule| schedule.ceiling())
+    }
+
+    /// An Event on each change of fortune; none on a first success.
+    async fn announce(&self, before: &KmsSecretStatus) {
+        let (was, is) = (status::ready(before), status::ready(&self.memory.status));
+        if let Some((value, reason)) = is
+            && is != was
+        {
+            let ready = self
+                .memory
+                .status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == "Ready");
+            let message = ready.map_or("", |ready| ready.message.as_str());
+            let recovered = was.is_some_and(|(value, _)| value == "False");
+            match value {
+                "False" => {
+                    self.context
+                        .cluster
+                        .publish(self.object, true, reason, message)
+                        .await;
+                }
+                "True" if recovered => {
+                    self.context
+                        .cluster
+                        .publish(self.object, false, reason, message)
+                        .await;
+                }
+                _ => {}
+            }
+        }
+        let overdue = status::rotation_overdue(&self.memory.status);
+        if overdue.is_some() && overdue != status::rotation_overdue(before) {
+            let message = "KMS does not rotate the secret as it announced.";
+            self.context
+                .cluster
+                .publish(self.object, true, "RotationOverdue", message)
+                .await;
+        }
+    }
+
+    /// Writes the status if it is worth a write, under the version that it was computed from.
+    async fn write_status(&mut self) {
+        let ceiling = self.ceiling();
+        for _ in 0..STATUS_TRIES {
+            let memory = &mut self.memory;
+            if !status::worth_writing(&memory.stored, &memory.status, ceiling) {
+                return;
+            }
+            let to_json =
+                |status: &KmsSecretStatus| serde_json::to_value(status).unwrap_or_default();
+            let patch = status::merge_patch(&to_json(&memory.stored), &to_json(&memory.status));
+            match self
+                .context
+                .cluster
+                .patch_status(self.object, &memory.version, patch)
+                .await
+            {
+                Ok(version) => {
+                    memory.stored = memory.status.clone();
+                    memory.version = version;
+                    return;
+                }
+                Err(WriteError::Stale) => {}
+                Err(WriteError::Gone) => return,
+                Err(WriteError::Failed(failure)) => {
+                    tracing::warn!(object = %self.object.name_any(), "the status was not written: {}", failure.message());
+                    return;
+                }
+            }
+            let namespace = self.object.namespace().unwrap_or_default();
+            let fresh = self
+                .context
+                .cluster
+                .kms_secret(&namespace, &self.object.name_any())
+                .await;
+            match fresh {
+                Ok(Some(fresh)) if fresh.uid() == self.object.uid() => {
+                    self.memory.stored = fresh.status.clone().unwrap_or_default();
+                    self.memory.version = fresh.resource_version().unwrap_or_default();
+                }
+                _ => return,
+            }
+        }
+    }
+}
