@@ -32,10 +32,10 @@ pub enum Command {
 /// How to run the operator.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// Let stores name an endpoint outside aliyuncs.com: <KMS origin>[=<STS origin>], plain http on loopback only.
+    /// Let stores name an endpoint outside aliyuncs.com: KMS, and STS where it is another; plain http on loopback only.
     #[arg(
         long,
-        value_name = "ORIGIN[=ORIGIN]",
+        value_name = "KMS_ORIGIN[=STS_ORIGIN]",
         env = "KMS_SECRET_OPERATOR_ALLOW_ENDPOINT",
         value_delimiter = ','
     )]

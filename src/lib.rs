@@ -51,6 +51,11 @@ pub enum Error {
         "the CustomResourceDefinition {0} is not there: run `kms-secret-operator crds | kubectl apply -f -`"
     )]
     NoDefinition(String),
+    /// The API server does not answer, or does not let us read the CRDs.
+    #[error(
+        "the API server did not tell of the CustomResourceDefinitions within 30 s: check the address in KUBECONFIG, and that the operator may get customresourcedefinitions"
+    )]
+    Unreachable,
     /// The TLS back end can't be set up.
     #[error("the HTTP client for KMS cannot be made")]
     Tls(#[source] reqwest::Error),
@@ -195,7 +200,7 @@ fn shared(run: &Run, client: Client, metrics: Arc<Metrics>) -> Result<Arc<Shared
     };
     Ok(Arc::new(Shared {
         cluster,
-        kms,
+        kms: Arc::new(kms),
         metrics,
         clock: now,
         started: now(),
@@ -214,10 +219,27 @@ async fn await_definitions(client: &Client, run: &Run) -> Result<(), Error> {
     }
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in [api::KmsSecret::crd_name(), api::KmsStore::crd_name()] {
-        let established = await_condition(api.clone(), name, conditions::is_crd_established());
-        let in_time = tokio::time::timeout(CRD_DEADLINE, established).await;
-        if !matches!(in_time, Ok(Ok(_))) {
-            return Err(Error::NoDefinition(name.to_owned()));
+        let established = async {
+            loop {
+                match await_condition(api.clone(), name, conditions::is_crd_established()).await {
+                    Ok(_) => return,
+                    Err(err) => {
+                        tracing::warn!(error = %err, "the API server does not tell of the CustomResourceDefinitions");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(CRD_DEADLINE, established)
+            .await
+            .is_err()
+        {
+            let answered = api.get_opt(name).await.is_ok();
+            return Err(if answered {
+                Error::NoDefinition(name.to_owned())
+            } else {
+                Error::Unreachable
+            });
         }
     }
     Ok(())

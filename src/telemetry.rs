@@ -1,5 +1,7 @@
 //! Logs.
 
+use std::io::IsTerminal as _;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
@@ -8,8 +10,10 @@ use crate::config::LogFormat;
 
 /// What other crates may log at most, whatever is asked for: kube logs a body that it can't decode as a warning, and the
 /// HTTP crates trace URLs and headers.
-const CAPS: [(&str, LevelFilter); 7] = [
+const CAPS: [(&str, LevelFilter); 8] = [
     ("kube_client::client", LevelFilter::ERROR),
+    // Every failure of a watch is told by the loop, in a line.
+    ("kube_runtime::watcher", LevelFilter::ERROR),
     ("hyper", LevelFilter::INFO),
     ("hyper_util", LevelFilter::INFO),
     ("h2", LevelFilter::INFO),
@@ -21,6 +25,7 @@ const CAPS: [(&str, LevelFilter); 7] = [
 /// Installs the logger; a second call changes nothing.
 pub fn init(format: LogFormat, level: LevelFilter) {
     let builder = tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter(level))
         .with_writer(std::io::stderr);
     let _ = match format {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Class, Denial, Refusal};
+use super::{Denial, Refusal};
 
 /// The error bodies of the gateway: JSON with capital or small names, or XML.
 #[derive(Deserialize, Default)]
@@ -56,17 +56,14 @@ pub(super) fn lenient<'de, D: serde::Deserializer<'de>>(
 #[must_use]
 pub fn read_refusal(status: u16, body: &[u8], retry_after: Option<&str>) -> Refusal {
     let wire: WireError = serde_json::from_slice(body).unwrap_or_else(|_| read_xml(body));
-    let code = wire.code.as_deref().and_then(Refusal::clean_code);
     Refusal {
-        status,
-        class: Class::of(status, code.as_deref()),
-        code,
         retry_after: retry_after
             .and_then(|ms| ms.trim().parse::<u64>().ok())
             .filter(|ms| *ms > 0)
             .map(Duration::from_millis),
         request_id: wire.request_id.as_deref().and_then(clean_word),
         denied: wire.denied.as_ref().map(read_denial),
+        ..Refusal::of_code(status, wire.code.as_deref())
     }
 }
 
@@ -92,6 +89,7 @@ fn clean_word(word: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alibaba::Class;
     use proptest::prelude::*;
 
     #[test]

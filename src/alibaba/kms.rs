@@ -4,8 +4,10 @@ use secrecy::ExposeSecret as _;
 
 use super::client::Client;
 use super::endpoint::Origin;
-use super::secret_value::{GetSecretValue, SecretValue, operation, read_secret_value};
-use super::{AccessKey, Error, SignatureMethod};
+use super::secret_value::{
+    GetSecretValue, SecretValue, batch_operation, operation, read_batch, read_secret_value,
+};
+use super::{AccessKey, Class, Error, SignatureMethod};
 
 /// Reads a secret.
 ///
@@ -22,4 +24,44 @@ pub async fn get_secret_value(
         .call(origin, key, method, &operation(request))
         .await?;
     read_secret_value(answer.body.expose_secret())
+}
+
+/// How a batch ended.
+pub enum Batch {
+    /// For each request its result; `None`: it must be read alone.
+    Answered(Vec<Option<Result<SecretValue, Error>>>),
+    /// This endpoint does not know the action.
+    Unknown,
+    /// The call as a whole failed in a way that would hit every single read too.
+    Failed(Error),
+}
+
+/// Reads up to [`super::secret_value::BATCH_MAX`] secrets in one call.
+pub async fn batch_get_secret_value(
+    client: &Client,
+    origin: &Origin,
+    key: &AccessKey,
+    method: SignatureMethod,
+    requests: &[GetSecretValue],
+) -> Batch {
+    let called = client
+        .call(origin, key, method, &batch_operation(requests))
+        .await;
+    let read = called.and_then(|answer| read_batch(requests, answer.body.expose_secret()));
+    match read {
+        Ok(items) => Batch::Answered(items),
+        Err(error) if is_unknown_action(&error) => Batch::Unknown,
+        Err(error) => match error.class() {
+            // One item may be to blame: each is asked for alone.
+            Class::NotFound | Class::Denied | Class::Key | Class::Rejected => {
+                Batch::Answered(requests.iter().map(|_| None).collect())
+            }
+            _ => Batch::Failed(error),
+        },
+    }
+}
+
+fn is_unknown_action(error: &Error) -> bool {
+    let unknown = ["InvalidAction.NotFound", "UnsupportedOperation"];
+    error.code().is_some_and(|code| unknown.contains(&code))
 }

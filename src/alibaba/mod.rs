@@ -6,6 +6,8 @@ pub mod answer;
 pub mod client;
 pub mod endpoint;
 pub mod kms;
+pub mod limiter;
+pub mod reader;
 pub mod secret_value;
 pub mod sign;
 
@@ -145,6 +147,7 @@ const CODES: &[(&str, Class)] = &[
     ("Forbidden.ProhibitedByRiskControl", Class::Account),
     ("Forbidden.ResourceNotFound", Class::NotFound),
     ("IllegalTimestamp", Class::Clock),
+    ("InvalidAction.NotFound", Class::Rejected),
     ("IncompleteSignature", Class::Credential),
     ("InternalFailure", Class::Unavailable),
     ("InvalidParameter", Class::Rejected),
@@ -163,6 +166,7 @@ const CODES: &[(&str, Class)] = &[
     ("SignatureNonceUsed", Class::Nonce),
     ("Throttling", Class::Throttled),
     ("UnsupportedHTTPMethod", Class::Rejected),
+    ("UnsupportedOperation", Class::Rejected),
     ("ValidationError", Class::Rejected),
 ];
 
@@ -232,6 +236,15 @@ impl Error {
         }
     }
 
+    /// How long the service asked us to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+
     /// The error code of the service, where it gave one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
@@ -243,6 +256,20 @@ impl Error {
 }
 
 impl Refusal {
+    /// A refusal of which only status and code are known.
+    #[must_use]
+    pub fn of_code(status: u16, code: Option<&str>) -> Self {
+        let code = code.and_then(Self::clean_code);
+        Self {
+            status,
+            class: Class::of(status, code.as_deref()),
+            code,
+            retry_after: None,
+            request_id: None,
+            denied: None,
+        }
+    }
+
     /// A code is shown only if it looks like one.
     #[must_use]
     pub fn clean_code(code: &str) -> Option<String> {

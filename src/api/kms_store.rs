@@ -50,6 +50,23 @@ pub struct KmsStoreSpec {
     /// How requests are signed; `V3` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
+    /// Whether secrets are read many at once where the endpoint can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchMode>,
+    /// The most reads a second; 100 when left out. The account's quota of 450 is shared by everything in the account, so the operator goes slower by itself when KMS asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub requests_per_second: Option<i32>,
+}
+
+/// Whether secrets are read many at once: `Auto` (default: by `BatchGetSecretValue` where the endpoint knows it) or `Never`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchMode {
+    /// By `BatchGetSecretValue`, where the endpoint knows it.
+    #[default]
+    Auto,
+    /// One by one.
+    Never,
 }
 
 /// The network that KMS is reached over when `endpoint` is left out: `Vpc` (default, `kms-vpc.<region>.aliyuncs.com`) or `Public` (`kms.<region>.aliyuncs.com`).

@@ -13,7 +13,7 @@ use super::gather::{Round, gather};
 use super::record::Outcome;
 use super::{Context, kms_store};
 use crate::alibaba::endpoint::Origin;
-use crate::alibaba::kms;
+use crate::alibaba::reader::Rank;
 use crate::alibaba::secret_value::SecretValue;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{SourceStatus, StoreStatus};
@@ -66,7 +66,7 @@ impl Round<'_> {
 
     async fn attempt(&mut self, why: Why) -> Outcome {
         let read_at = (self.context.clock)();
-        let (store, value) = match self.read().await {
+        let (store, origin, value) = match self.read(why).await {
             Ok(read) => read,
             Err(failure) => return Outcome::Failed(failure),
         };
@@ -109,10 +109,10 @@ impl Round<'_> {
             self.memory.repaired = Some(Repair::after(self.memory.repaired.as_ref(), self.now));
         }
         self.observe_rotation(&source, read_at);
-        let kms_now = read_at + self.context.kms.offset(&store.1);
+        let kms_now = read_at + self.context.kms.offset(&origin);
         let synced = Synced {
             read_at,
-            store: store.0,
+            store,
             overdue: overdue(std::slice::from_ref(&source), kms_now),
             sources: vec![source],
             target,
@@ -120,22 +120,17 @@ impl Round<'_> {
         Outcome::Synced(Box::new(synced), read_at)
     }
 
-    /// One read, and what it says of the store that it came from.
-    async fn read(&self) -> Result<((StoreStatus, Origin), SecretValue), Failure> {
+    /// One read, and the store that it came from.
+    async fn read(&self, why: Why) -> Result<(StoreStatus, Origin, Arc<SecretValue>), Failure> {
         let store = self.store.as_ref().map_err(Clone::clone)?;
-        let key = kms_store::access_key(store, self.context).await?;
+        let reader = kms_store::reader(store, self.context).await?;
         let source = &self.object.spec.source;
-        let request = shape::request(source);
-        let value = kms::get_secret_value(
-            &self.context.kms,
-            &store.origin,
-            &key,
-            store.method,
-            &request,
-        )
-        .await
-        .map_err(|err| Failure::of_kms(&err, &source.secret_name, &store.name))?;
-        Ok(((store.status.clone(), store.origin.clone()), value))
+        let tenant = self.object.namespace().unwrap_or_default().into();
+        let value = reader
+            .read(shape::request(source), rank(why), &tenant)
+            .await
+            .map_err(|err| Failure::of_kms(&err, &source.secret_name, &store.name))?;
+        Ok((store.status.clone(), store.origin.clone(), value))
     }
 
     /// Checks that the answer is one to the question, and not older than what we had.
@@ -189,5 +184,14 @@ impl Round<'_> {
                 .metrics
                 .observe_rotation(Duration::try_from(delay).unwrap_or_default());
         }
+    }
+}
+
+/// New, changed and rotated go before periodic: somebody waits for them.
+fn rank(why: Why) -> Rank {
+    match why {
+        Why::Forced => Rank::Forced,
+        Why::New | Why::Missing | Why::Changed | Why::Drift | Why::Rotation => Rank::Urgent,
+        Why::Retry | Why::Store | Why::Due => Rank::Later,
     }
 }

@@ -9,10 +9,13 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
 use super::Context;
+use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint};
+use crate::alibaba::kms;
+use crate::alibaba::reader::{self, Reader};
 use crate::alibaba::{AccessKey, SignatureMethod};
 use crate::api::kms_secret::StoreStatus;
-use crate::api::kms_store::{AccessKeySecretRef, Network, Signature};
+use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature};
 use crate::api::{CREDENTIALS_LABEL, KmsSecret, KmsStore};
 use crate::sync::{Failure, Reason};
 
@@ -20,33 +23,38 @@ use crate::sync::{Failure, Reason};
 const ACCESS_KEY_ID: &str = "accessKeyId";
 const ACCESS_KEY_SECRET: &str = "accessKeySecret";
 
+/// Calls a second that a store makes at most, unless it says otherwise.
+const PER_SECOND: f64 = 100.0;
+
 /// A store that can be used, but for its credentials, which are read when they are needed.
 pub(super) struct Resolved {
     /// What a status says of it; also what makes it another identity.
     pub(super) status: StoreStatus,
     pub(super) name: String,
     pub(super) origin: Origin,
-    pub(super) method: SignatureMethod,
+    method: SignatureMethod,
+    batch: bool,
+    per_second: f64,
     namespace: String,
     secret_ref: AccessKeySecretRef,
 }
 
-/// Access keys that were read: one for each store, as long as the store and the Secret that it stands in are unchanged.
+/// The readers of the stores: one for each store, as long as the store and its credentials are unchanged.
 #[derive(Default)]
-pub(super) struct Keys(Mutex<HashMap<String, (StoreStatus, Reading)>>);
+pub(super) struct Readers(Mutex<HashMap<String, (StoreStatus, Opening)>>);
 
-/// A key that is read once, however many wait for it; a failure is not kept.
-type Reading = Arc<OnceCell<Arc<AccessKey>>>;
+/// A reader whose credentials are read once, however many wait for it; a failure is not kept.
+type Opening = Arc<OnceCell<Arc<Reader>>>;
 
-impl Keys {
-    fn reading(&self, store: &StoreStatus) -> Reading {
-        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match keys.get(&store.uid) {
-            Some((of, reading)) if of == store => Arc::clone(reading),
+impl Readers {
+    fn opening(&self, store: &StoreStatus) -> Opening {
+        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match readers.get(&store.uid) {
+            Some((of, opening)) if of == store => Arc::clone(opening),
             _ => {
-                let reading = Reading::default();
-                keys.insert(store.uid.clone(), (store.clone(), Arc::clone(&reading)));
-                reading
+                let opening = Opening::default();
+                readers.insert(store.uid.clone(), (store.clone(), Arc::clone(&opening)));
+                opening
             }
         }
     }
@@ -102,6 +110,8 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
             Signature::V3 => SignatureMethod::V3,
             Signature::V1 => SignatureMethod::V1,
         },
+        batch: spec.batch.unwrap_or_default() == BatchMode::Auto,
+        per_second: spec.requests_per_second.map_or(PER_SECOND, f64::from),
         name,
         namespace,
         secret_ref,
@@ -149,14 +159,42 @@ fn not_found(namespace: &str, name: &str, what: &str) -> Failure {
     )
 }
 
-/// The credentials of a store, read once for each version of the Secret that they stand in.
-pub(super) async fn access_key(
-    store: &Resolved,
-    context: &Context,
-) -> Result<Arc<AccessKey>, Failure> {
-    let reading = context.keys.reading(&store.status);
-    let key = reading.get_or_try_init(|| read_access_key(store, context));
-    key.await.map(Arc::clone)
+/// The reader of a store; makes it, and reads the store's credentials, at the first call after either changed.
+pub(super) async fn reader(store: &Resolved, context: &Context) -> Result<Arc<Reader>, Failure> {
+    let opening = context.readers.opening(&store.status);
+    let reader = opening.get_or_try_init(|| async {
+        let key = read_access_key(store, context).await?;
+        Ok(open(store, &key, &context.kms))
+    });
+    reader.await.map(Arc::clone)
+}
+
+fn open(store: &Resolved, key: &Arc<AccessKey>, client: &Arc<KmsClient>) -> Arc<Reader> {
+    let call = Arc::new((
+        Arc::clone(client),
+        store.origin.clone(),
+        Arc::clone(key),
+        store.method,
+    ));
+    let calls = Arc::clone(&call);
+    Reader::new(reader::Setup {
+        per_second: store.per_second,
+        batch: store.batch,
+        read_one: Box::new(move |request| {
+            let call = Arc::clone(&call);
+            Box::pin(async move {
+                let (client, origin, key, method) = &*call;
+                kms::get_secret_value(client, origin, key, *method, &request).await
+            })
+        }),
+        read_many: Box::new(move |requests| {
+            let call = Arc::clone(&calls);
+            Box::pin(async move {
+                let (client, origin, key, method) = &*call;
+                kms::batch_get_secret_value(client, origin, key, *method, &requests).await
+            })
+        }),
+    })
 }
 
 async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<AccessKey>, Failure> {

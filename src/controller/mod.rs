@@ -42,7 +42,7 @@ pub struct Shared {
     /// The API server.
     pub cluster: Cluster,
     /// KMS.
-    pub kms: KmsClient,
+    pub kms: Arc<KmsClient>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The one clock.
@@ -60,7 +60,7 @@ pub struct Context {
     shared: Arc<Shared>,
     caches: Caches,
     memories: Memories,
-    keys: kms_store::Keys,
+    readers: kms_store::Readers,
 }
 
 impl std::ops::Deref for Context {
@@ -146,7 +146,7 @@ pub async fn run(
             credentials,
         },
         memories: Memories::default(),
-        keys: kms_store::Keys::default(),
+        readers: kms_store::Readers::default(),
     });
     let (queue, requests) = unbounded::<Request>();
     let managed = format!("{MANAGED_LABEL}=true");

@@ -302,10 +302,7 @@ impl Failure {
         };
         Self {
             code: code.map(ToOwned::to_owned),
-            retry_after: match error {
-                Error::Refused(refusal) => refusal.retry_after,
-                _ => None,
-            },
+            retry_after: error.retry_after(),
             ..Self::new(reason, what, action)
         }
     }

@@ -288,6 +288,7 @@ mod tests {
 
     fn value(data: &str) -> SecretValue {
         SecretValue {
+            secret_name: "a".into(),
             facts: Facts::default(),
             data: data.into(),
             extended_config: None,

@@ -57,7 +57,10 @@ async fn each_lasting_error_has_its_reason_and_one_call_and_leaves_the_last_good
     let name = |code: &str| code.to_lowercase();
     for (code, ..) in LASTING {
         world.kms.put_generic(code, "good");
-        world.kms_secret(&name(code), code, json!({})).await;
+        // Credentials that are refused stop their whole store, so each has one of its own.
+        world.store(&name(code), "kms-credentials", json!({})).await;
+        let spec = json!({"storeRef": {"name": name(code)}});
+        world.kms_secret(&name(code), code, spec).await;
     }
     for (code, ..) in LASTING {
         world.until_synced(&name(code)).await;
@@ -334,15 +337,24 @@ async fn mended_credentials_heal_every_object_of_the_store() {
         world.until_ready(name, "False", "CredentialsInvalid").await;
     }
     a_while().await;
+    let calls = world.kms.count("GetSecretValue");
+    assert!(
+        calls <= names.len(),
+        "{calls} calls: the first refusal stops the store"
+    );
+    world.kms_secret("late", "app/text", json!({})).await;
+    world
+        .until_ready("late", "False", "CredentialsInvalid")
+        .await;
     assert_eq!(
         world.kms.count("GetSecretValue"),
-        names.len(),
-        "one call for each"
+        calls,
+        "whoever comes later is told without a call"
     );
     world
         .credentials("kms-credentials", KEY_ID, KEY_SECRET)
         .await;
-    for name in names {
+    for name in names.into_iter().chain(["late"]) {
         world.until_synced(name).await;
     }
 }

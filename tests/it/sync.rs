@@ -350,12 +350,21 @@ async fn an_immutable_target_is_told_and_left_alone() {
 async fn a_restart_with_200_in_sync_costs_no_call_and_no_write() {
     const COUNT: usize = 200;
     let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
+    world
+        .store(
+            "prod",
+            "kms-credentials",
+            json!({"batch": "Never", "requestsPerSecond": 1000}),
+        )
+        .await;
     let operator = world.operator().await;
     let names: Vec<String> = (0..COUNT).map(|n| format!("s{n}")).collect();
+    for name in &names {
+        world.kms.put_generic(name, "one");
+    }
     let applied = names
         .iter()
-        .map(|name| world.kms_secret(name, "app/text", json!({})));
+        .map(|name| world.kms_secret(name, name, json!({})));
     futures::stream::iter(applied)
         .buffer_unordered(16)
         .count()

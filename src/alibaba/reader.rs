@@ -1,0 +1,709 @@
+//! The reads of one identity at one endpoint: joined, batched, paced, in turns, and not at all while they cannot work.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::kms::Batch;
+use super::limiter::Limiter;
+use super::secret_value::{BATCH_MAX, GetSecretValue, SecretValue, plain_name};
+use super::{Class, Error};
+
+/// Wishes that come together are sent together: the first of them at once, the others when none has come for so long...
+const QUIET: Duration = Duration::from_millis(2);
+/// ...or when the oldest has waited for so long.
+const LINGER_MAX: Duration = Duration::from_millis(20);
+/// Calls under way at once; more only queue up on the way.
+const IN_FLIGHT_MAX: usize = 64;
+/// A read that is refused for the pace is tried again this often before its asker is told.
+const THROTTLED_MAX: u8 = 4;
+/// An endpoint that does not know batches is asked again after this.
+const BATCH_RETRY: Duration = Duration::from_secs(86_400);
+/// A breaker stays open for so long, at first and at most.
+const BREAKER_MIN: Duration = Duration::from_secs(30);
+const BREAKER_MAX: Duration = Duration::from_secs(300);
+
+/// Which of the waiting reads goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// Somebody asked for it by hand, who may have mended what opened the breaker.
+    Forced,
+    /// New, changed, or rotated: somebody waits for it.
+    Urgent,
+    /// Periodic.
+    Later,
+}
+
+/// What a reader is made of.
+pub struct Setup {
+    /// The most calls a second.
+    pub per_second: f64,
+    /// Read many at once where the endpoint can.
+    pub batch: bool,
+    /// Reads one.
+    pub read_one: ReadOne,
+    /// Reads many.
+    pub read_many: ReadMany,
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Reads one secret.
+pub type ReadOne = Box<dyn Fn(GetSecretValue) -> Boxed<Result<SecretValue, Error>> + Send + Sync>;
+/// Reads many secrets in one call.
+pub type ReadMany = Box<dyn Fn(Vec<GetSecretValue>) -> Boxed<Batch> + Send + Sync>;
+
+type Answer = Result<Arc<SecretValue>, Error>;
+
+/// Reads for all who share one identity.
+pub struct Reader {
+    setup: Setup,
+    state: Mutex<State>,
+    me: Weak<Reader>,
+}
+
+struct State {
+    limiter: Limiter,
+    urgent: Turns,
+    later: Turns,
+    waiting: HashMap<GetSecretValue, Vec<oneshot::Sender<Answer>>>,
+    throttled: HashMap<GetSecretValue, u8>,
+    /// What failed last time goes alone: it must not spoil a batch.
+    alone: HashSet<GetSecretValue>,
+    in_flight: usize,
+    has_timer: bool,
+    /// When the last wish came, and the oldest of those that wait.
+    wished: (Instant, Instant),
+    no_batch_until: Option<Instant>,
+    breaker: Option<Breaker>,
+}
+
+/// The identity does not work: nobody is asked until then.
+struct Breaker {
+    error: Error,
+    opened: u32,
+    until: Instant,
+    /// A read goes through although it is open.
+    is_probed: bool,
+}
+
+/// Waiting reads, by tenant; tenants take turns.
+#[derive(Default)]
+struct Turns {
+    order: VecDeque<Arc<str>>,
+    queues: HashMap<Arc<str>, VecDeque<GetSecretValue>>,
+}
+
+impl Turns {
+    fn push(&mut self, tenant: &Arc<str>, request: GetSecretValue) {
+        let queue = self.queues.entry(Arc::clone(tenant)).or_default();
+        if queue.is_empty() {
+            self.order.push_back(Arc::clone(tenant));
+        }
+        queue.push_back(request);
+    }
+
+    fn pop(&mut self) -> Option<GetSecretValue> {
+        let tenant = self.order.pop_front()?;
+        let queue = self.queues.get_mut(&tenant)?;
+        let request = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&tenant);
+        } else {
+            self.order.push_back(tenant);
+        }
+        request
+    }
+
+    fn put_back(&mut self, tenant: &Arc<str>, requests: Vec<GetSecretValue>) {
+        for request in requests {
+            self.push(tenant, request);
+        }
+    }
+}
+
+impl Reader {
+    /// Makes a reader; it needs a tokio runtime when it reads.
+    #[must_use]
+    pub fn new(setup: Setup) -> Arc<Self> {
+        let state = State {
+            limiter: Limiter::new(setup.per_second, now()),
+            urgent: Turns::default(),
+            later: Turns::default(),
+            waiting: HashMap::new(),
+            throttled: HashMap::new(),
+            alone: HashSet::new(),
+            in_flight: 0,
+            has_timer: false,
+            wished: (now(), now()),
+            no_batch_until: None,
+            breaker: None,
+        };
+        Arc::new_cyclic(|me| Self {
+            setup,
+            state: Mutex::new(state),
+            me: me.clone(),
+        })
+    }
+
+    /// Reads a secret, together with everybody who waits for the same one: a read is joined until it is sent, and not
+    /// after, or it could be older than the wish for it.
+    ///
+    /// # Errors
+    /// The refusal, or at once the one that opened the breaker.
+    pub async fn read(&self, request: GetSecretValue, rank: Rank, tenant: &Arc<str>) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if let Some(error) = state.refuse(rank) {
+                return Err(error);
+            }
+            let oldest = if state.waiting.is_empty() {
+                now()
+            } else {
+                state.wished.1
+            };
+            state.wished = (now(), oldest);
+            state
+                .waiting
+                .entry(request.clone())
+                .or_default()
+                .push(sender);
+            // Who joins a periodic read with an urgent wish is queued again, and the first place counts.
+            match rank {
+                Rank::Forced | Rank::Urgent => state.urgent.push(tenant, request),
+                Rank::Later => state.later.push(tenant, request),
+            }
+        }
+        self.pump();
+        answer
+            .await
+            .unwrap_or(Err(Error::Unreachable("the operator is stopping")))
+    }
+
+    /// Calls a second, at the moment.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.lock().limiter.rate()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what may be sent now, and comes back when more may.
+    fn pump(&self) {
+        let mut state = self.lock();
+        loop {
+            if state.in_flight >= IN_FLIGHT_MAX {
+                return;
+            }
+            if state.waiting.is_empty() {
+                return;
+            }
+            if let Some(wait) = state.limiter.wait(now()).max(state.linger()) {
+                if !state.has_timer {
+                    state.has_timer = true;
+                    self.spawn(|me| async move {
+                        tokio::time::sleep(wait).await;
+                        me.lock().has_timer = false;
+                        me.pump();
+                    });
+                }
+                return;
+            }
+            let batches =
+                self.setup.batch && state.no_batch_until.is_none_or(|until| now() >= until);
+            let group = state.next_group(batches);
+            if group.is_empty() {
+                return;
+            }
+            state.limiter.take(group.len(), now());
+            state.in_flight += 1;
+            self.spawn(|me| async move {
+                me.send(group).await;
+                me.lock().in_flight -= 1;
+                me.pump();
+            });
+        }
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Self>) -> F) {
+        if let Some(me) = self.me.upgrade() {
+            tokio::spawn(work(me));
+        }
+    }
+
+    async fn send(&self, group: Group) {
+        let sent = now();
+        if group.len() == 1 {
+            for (request, askers) in group {
+                let result = (self.setup.read_one)(request.clone()).await;
+                self.settle(request, askers, result, sent);
+            }
+            return;
+        }
+        let requests = group.iter().map(|(request, _)| request.clone()).collect();
+        match (self.setup.read_many)(requests).await {
+            Batch::Answered(items) => {
+                for ((request, askers), item) in group.into_iter().zip(items) {
+                    match item {
+                        Some(result) => self.settle(request, askers, result, sent),
+                        None => self.ask_alone(request, askers),
+                    }
+                }
+            }
+            Batch::Unknown => {
+                self.lock().no_batch_until = Some(now() + BATCH_RETRY);
+                for (request, askers) in group {
+                    self.ask_again(request, askers);
+                }
+            }
+            Batch::Failed(error) => {
+                for (request, askers) in group {
+                    self.settle(request, askers, Err(error.clone()), sent);
+                }
+            }
+        }
+    }
+
+    fn ask_alone(&self, request: GetSecretValue, askers: Vec<oneshot::Sender<Answer>>) {
+        self.lock().alone.insert(request.clone());
+        self.ask_again(request, askers);
+    }
+
+    fn ask_again(&self, request: GetSecretValue, askers: Vec<oneshot::Sender<Answer>>) {
+        let mut state = self.lock();
+        let tenant: Arc<str> = Arc::from("");
+        state
+            .waiting
+            .entry(request.clone())
+            .or_default()
+            .extend(askers);
+        state.urgent.put_back(&tenant, vec![request]);
+    }
+
+    /// Tells the askers of one read how it ended, and learns from it.
+    fn settle(
+        &self,
+        request: GetSecretValue,
+        askers: Vec<oneshot::Sender<Answer>>,
+        result: Result<SecretValue, Error>,
+        sent: Instant,
+    ) {
+        let mut told = Vec::new();
+        let answer = result.map(Arc::new);
+        {
+            let mut state = self.lock();
+            match &answer {
+                Ok(_) => state.succeeded(&request),
+                Err(error) if error.class() == Class::Throttled => {
+                    state.limiter.throttled(sent, error.retry_after(), now());
+                    let count = state.throttled.entry(request.clone()).or_default();
+                    *count += 1;
+                    if *count < THROTTLED_MAX {
+                        drop(state);
+                        self.ask_again(request, askers);
+                        return;
+                    }
+                    state.throttled.remove(&request);
+                }
+                Err(error) if breaks(error.class()) => told = state.open_breaker(error, sent),
+                Err(_) => {
+                    state.alone.insert(request);
+                }
+            }
+        }
+        for asker in askers.into_iter().chain(told) {
+            // Nobody waits any more: the object moved on.
+            let _ = asker.send(answer.clone());
+        }
+    }
+}
+
+/// Reads that go out together, each with those who wait for it.
+type Group = Vec<(GetSecretValue, Vec<oneshot::Sender<Answer>>)>;
+
+/// Failures of the identity, not of a secret: every other read of it would fail too.
+fn breaks(class: Class) -> bool {
+    matches!(
+        class,
+        Class::Credential | Class::SecurityToken | Class::Account | Class::Instance
+    )
+}
+
+impl State {
+    /// The error that a read would only meet again. A forced one may go through, one at a time.
+    fn refuse(&mut self, rank: Rank) -> Option<Error> {
+        let breaker = self
+            .breaker
+            .as_mut()
+            .filter(|breaker| now() < breaker.until)?;
+        if rank == Rank::Forced && !breaker.is_probed {
+            breaker.is_probed = true;
+            return None;
+        }
+        Some(breaker.error.clone())
+    }
+
+    /// How long to wait for more wishes. Nobody waits while nothing is under way.
+    fn linger(&self) -> Option<Duration> {
+        let (last, oldest) = self.wished;
+        let until = (last + QUIET).min(oldest + LINGER_MAX);
+        let wait = until.saturating_duration_since(now());
+        (self.in_flight > 0 && !wait.is_zero()).then_some(wait)
+    }
+
+    /// The next reads to go out: one, or as many as a batch takes. While calls are under way a batch that is not full
+    /// waits for more: they cost as much as one.
+    fn next_group(&mut self, batches: bool) -> Group {
+        if batches && self.in_flight > 0 && self.waiting.len() < BATCH_MAX {
+            return Vec::new();
+        }
+        let most = if batches { BATCH_MAX } else { 1 };
+        let (mut group, mut names, mut later) = (Group::new(), HashSet::new(), Vec::new());
+        while group.len() < most {
+            let Some(request) = self.urgent.pop().or_else(|| self.later.pop()) else {
+                break;
+            };
+            // Somebody else's place in the queue: it went out already.
+            let Some(askers) = self.waiting.remove(&request) else {
+                continue;
+            };
+            let goes_alone = self.alone.contains(&request);
+            let is_taken = names.contains(plain_name(&request.secret_name));
+            if (goes_alone && !group.is_empty()) || is_taken {
+                self.waiting.insert(request.clone(), askers);
+                later.push(request);
+                if goes_alone {
+                    break;
+                }
+                continue;
+            }
+            names.insert(plain_name(&request.secret_name).to_owned());
+            group.push((request, askers));
+            if goes_alone {
+                break;
+            }
+        }
+        let tenant: Arc<str> = Arc::from("");
+        self.urgent.put_back(&tenant, later);
+        group
+    }
+
+    fn succeeded(&mut self, request: &GetSecretValue) {
+        self.limiter.passed(now());
+        self.breaker = None;
+        self.alone.remove(request);
+        self.throttled.remove(request);
+    }
+
+    /// Opens the breaker, and answers those who wait: they would only learn the same.
+    fn open_breaker(&mut self, error: &Error, sent: Instant) -> Vec<oneshot::Sender<Answer>> {
+        let opened = match &self.breaker {
+            // A call that was on its way when it opened tells nothing new.
+            Some(breaker) if sent < breaker.until && now() < breaker.until => breaker.opened,
+            Some(breaker) => breaker.opened + 1,
+            None => 1,
+        };
+        let open_for = (BREAKER_MIN * 2u32.pow((opened - 1).min(8))).min(BREAKER_MAX);
+        self.breaker = Some(Breaker {
+            error: error.clone(),
+            opened,
+            until: now() + open_for,
+            is_probed: false,
+        });
+        (self.urgent, self.later) = (Turns::default(), Turns::default());
+        std::mem::take(&mut self.waiting)
+            .into_values()
+            .flatten()
+            .collect()
+    }
+}
+
+/// The monotonic clock of the runtime, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alibaba::Refusal;
+    use crate::alibaba::secret_value::Facts;
+
+    /// What a reader did: each call with the names that it was for.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<Vec<String>>>>);
+
+    impl Log {
+        fn note(&self, requests: &[GetSecretValue]) {
+            let names = requests
+                .iter()
+                .map(|request| request.secret_name.clone())
+                .collect();
+            self.0.lock().unwrap().push(names);
+        }
+
+        fn calls(&self) -> Vec<Vec<String>> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    fn value(name: &str) -> SecretValue {
+        SecretValue {
+            secret_name: name.into(),
+            facts: Facts::default(),
+            data: name.into(),
+            extended_config: None,
+        }
+    }
+
+    fn refusal(code: &str) -> Error {
+        Error::Refused(Box::new(Refusal::of_code(400, Some(code))))
+    }
+
+    /// A KMS that answers in 5 ms; a name that is an error code is refused with it.
+    fn answer(name: &str) -> Result<SecretValue, Error> {
+        if name.contains('.') {
+            Err(refusal(name))
+        } else {
+            Ok(value(name))
+        }
+    }
+
+    fn reader(batch: bool, log: &Log) -> Arc<Reader> {
+        let (one, many) = (log.clone(), log.clone());
+        Reader::new(Setup {
+            per_second: 10_000.0,
+            batch,
+            read_one: Box::new(move |request| {
+                one.note(std::slice::from_ref(&request));
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    answer(&request.secret_name)
+                })
+            }),
+            read_many: Box::new(move |requests| {
+                many.note(&requests);
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    Batch::Answered(
+                        requests
+                            .iter()
+                            .map(|request| Some(answer(&request.secret_name)))
+                            .collect(),
+                    )
+                })
+            }),
+        })
+    }
+
+    async fn read(
+        reader: &Arc<Reader>,
+        name: &str,
+        rank: Rank,
+        tenant: &str,
+    ) -> Result<(), String> {
+        let request = GetSecretValue {
+            secret_name: name.into(),
+            ..GetSecretValue::default()
+        };
+        let answer = reader.read(request, rank, &Arc::from(tenant)).await;
+        answer.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    async fn read_all(reader: &Arc<Reader>, names: &[String]) -> Vec<Result<(), String>> {
+        let reads = names
+            .iter()
+            .map(|name| read(reader, name, Rank::Urgent, "t"));
+        futures::future::join_all(reads).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_wishes_for_two_hundred_secrets_are_eleven_calls() {
+        let log = Log::default();
+        let reader = reader(true, &log);
+        let names: Vec<String> = (0..1000).map(|n| format!("s{}", n % 200)).collect();
+        assert!(read_all(&reader, &names).await.iter().all(Result::is_ok));
+        let calls = log.calls();
+        assert_eq!(
+            calls.iter().map(Vec::len).sum::<usize>(),
+            200 + 1,
+            "the first one went before the others joined"
+        );
+        assert!(calls.len() <= 12, "{}", calls.len());
+        assert!(calls.iter().all(|call| call.len() <= BATCH_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_is_joined_until_it_is_sent_and_not_after() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        let first = tokio::spawn({
+            let reader = Arc::clone(&reader);
+            async move { read(&reader, "a", Rank::Urgent, "t").await }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        read(&reader, "a", Rank::Urgent, "t").await.unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(
+            log.calls().len(),
+            2,
+            "the second wish is younger than the first call"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_holds_one_item_of_a_name() {
+        let log = Log::default();
+        let reader = reader(true, &log);
+        let request = |name: &str, stage: &str| GetSecretValue {
+            secret_name: name.into(),
+            version_stage: Some(stage.into()),
+            ..GetSecretValue::default()
+        };
+        let tenant: Arc<str> = Arc::from("t");
+        let wishes = [
+            request("first", "x"),
+            request("a", "ACSCurrent"),
+            request("a", "ACSPrevious"),
+            request("acs:kms:cn-hangzhou:1:secret/a", "ACSCurrent"),
+            request("b", "ACSCurrent"),
+        ];
+        let reads = wishes
+            .into_iter()
+            .map(|wish| reader.read(wish, Rank::Urgent, &tenant));
+        assert!(
+            futures::future::join_all(reads)
+                .await
+                .iter()
+                .all(Result::is_ok)
+        );
+        for call in log.calls() {
+            let plain: HashSet<_> = call.iter().map(|name| plain_name(name)).collect();
+            assert_eq!(plain.len(), call.len(), "{call:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_take_turns_and_what_is_urgent_goes_first() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        reader.lock().in_flight = IN_FLIGHT_MAX;
+        let mut wishes = Vec::new();
+        for (name, rank, tenant) in [
+            ("a1", Rank::Later, "a"),
+            ("a2", Rank::Later, "a"),
+            ("a3", Rank::Later, "a"),
+            ("b1", Rank::Later, "b"),
+            ("c1", Rank::Urgent, "c"),
+        ] {
+            wishes.push(read(&reader, name, rank, tenant));
+        }
+        let opened = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            reader.lock().in_flight = 0;
+            reader.pump();
+        };
+        futures::join!(futures::future::join_all(wishes), opened);
+        let order: Vec<String> = log.calls().concat();
+        assert_eq!(order, ["c1", "a1", "b1", "a2", "a3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bad_credentials_cost_a_handful_of_calls_whoever_asks() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        let names: Vec<String> = (0..500)
+            .map(|_| "InvalidAccessKeyId.NotFound".to_owned())
+            .collect();
+        for _ in 0..60 {
+            let answers = read_all(&reader, &names).await;
+            assert!(answers.iter().all(|answer| {
+                answer
+                    .as_ref()
+                    .is_err_and(|said| said.contains("InvalidAccessKeyId"))
+            }));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(
+            log.calls().len() <= 5,
+            "{} calls in a minute",
+            log.calls().len()
+        );
+        let forced = read(&reader, "good", Rank::Forced, "t").await;
+        assert_eq!(forced, Ok(()), "who mended it by hand does not wait");
+        assert_eq!(
+            read(&reader, "good", Rank::Later, "t").await,
+            Ok(()),
+            "and the breaker is closed for all"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_denied_secret_does_not_stall_the_others() {
+        let log = Log::default();
+        let reader = reader(true, &log);
+        let mut names: Vec<String> = (0..30).map(|n| format!("s{n}")).collect();
+        names.push("Forbidden.NoPermission".into());
+        for _ in 0..3 {
+            let answers = read_all(&reader, &names).await;
+            assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1);
+        }
+        let together = log
+            .calls()
+            .into_iter()
+            .skip(3)
+            .filter(|call| call.len() > 1);
+        let spoiled = together
+            .filter(|call| call.iter().any(|name| name.contains('.')))
+            .count();
+        assert!(spoiled <= 1, "what failed last time goes alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_without_batches_is_read_singly_for_a_day() {
+        let log = Log::default();
+        let (one, many) = (log.clone(), log.clone());
+        let reader = Reader::new(Setup {
+            per_second: 10_000.0,
+            batch: true,
+            read_one: Box::new(move |request| {
+                one.note(std::slice::from_ref(&request));
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    Ok(value(&request.secret_name))
+                })
+            }),
+            read_many: Box::new(move |requests| {
+                many.note(&requests);
+                Box::pin(async { Batch::Unknown })
+            }),
+        });
+        let names: Vec<String> = (0..100).map(|n| format!("s{n}")).collect();
+        for _ in 0..2 {
+            assert!(read_all(&reader, &names).await.iter().all(Result::is_ok));
+        }
+        let batches = log.calls().iter().filter(|call| call.len() > 1).count();
+        assert!(
+            batches <= 5,
+            "{batches}: those that were on their way when the first was refused"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_reads_are_tried_again_and_then_told() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        let said = read(&reader, "Throttling.User", Rank::Urgent, "t")
+            .await
+            .unwrap_err();
+        assert!(said.contains("Throttling.User"));
+        assert_eq!(log.calls().len(), usize::from(THROTTLED_MAX));
+        assert!(reader.rate() < 10_000.0);
+    }
+}
