@@ -52,6 +52,53 @@ pub struct Call {
     pub status: u16,
     /// `OK`, the error code, `Fault.…`, or one of [`PENDING`] and [`ABANDONED`].
     pub outcome: String,
+    /// The reads of a batch, in the order of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Read>,
+}
+
+/// One read of one secret: a `GetSecretValue`, or an item of a batch.
+#[derive(Clone, Debug, Serialize)]
+pub struct Read {
+    /// When it came, by the emulator's clock.
+    pub at: Timestamp,
+    /// When it came, by the monotonic clock.
+    #[serde(skip)]
+    pub arrived: Instant,
+    /// The secret, by the name that the emulator knows it by.
+    pub secret: Option<String>,
+    /// The label that was asked for.
+    pub stage: Option<String>,
+    /// The version that was asked for.
+    pub version_id: Option<String>,
+    /// The version that was answered.
+    pub answered_version: Option<String>,
+    /// Who asked.
+    pub access_key: Option<String>,
+    /// As in [`Call::outcome`]. An item whose call failed as a whole has the call's.
+    pub outcome: String,
+    /// Whether it was an item of a batch.
+    pub batched: bool,
+}
+
+impl Call {
+    /// The reads that the call is made of.
+    fn reads(&self) -> Vec<Read> {
+        if self.action != "GetSecretValue" {
+            return self.items.clone();
+        }
+        vec![Read {
+            at: self.at,
+            arrived: self.arrived,
+            secret: self.secret.clone(),
+            stage: self.stage.clone(),
+            version_id: self.version_id.clone(),
+            answered_version: self.answered_version.clone(),
+            access_key: self.access_key.clone(),
+            outcome: self.outcome.clone(),
+            batched: false,
+        }]
+    }
 }
 
 /// How often something happened.
@@ -76,6 +123,7 @@ pub(crate) struct Calls {
     log: VecDeque<Call>,
     first: u64,
     counts: HashMap<CountKey, u64>,
+    read_counts: HashMap<CountKey, u64>,
     in_flight: usize,
     peak: usize,
     epoch: u64,
@@ -90,15 +138,16 @@ impl Calls {
         self.log.iter().filter(|call| wanted(call)).count()
     }
 
+    pub(crate) fn reads(&self) -> Vec<Read> {
+        self.log.iter().flat_map(Call::reads).collect()
+    }
+
     pub(crate) fn counts(&self) -> Vec<Count> {
-        let count = |(key, calls): (&CountKey, &u64)| Count {
-            action: key.0.clone(),
-            outcome: key.1.clone(),
-            access_key: key.2.clone(),
-            secret: key.3.clone(),
-            calls: *calls,
-        };
-        self.counts.iter().map(count).collect()
+        list(&self.counts)
+    }
+
+    pub(crate) fn read_counts(&self) -> Vec<Count> {
+        list(&self.read_counts)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -113,6 +162,7 @@ impl Calls {
     pub(crate) fn reset(&mut self) {
         self.log.clear();
         self.counts.clear();
+        self.read_counts.clear();
         self.peak = self.in_flight;
         self.first = 0;
         self.epoch += 1;
@@ -142,6 +192,15 @@ impl Calls {
             call.secret.clone(),
         );
         *self.counts.entry(key).or_default() += 1;
+        for read in call.reads() {
+            let key = (
+                call.action.clone(),
+                read.outcome,
+                read.access_key,
+                read.secret,
+            );
+            *self.read_counts.entry(key).or_default() += 1;
+        }
         let logged = number
             .checked_sub(self.first)
             .and_then(|at| usize::try_from(at).ok())
@@ -151,6 +210,20 @@ impl Calls {
         }
     }
 }
+
+fn list(counts: &HashMap<CountKey, u64>) -> Vec<Count> {
+    let count = |(key, calls): (&CountKey, &u64)| Count {
+        action: key.0.clone(),
+        outcome: key.1.clone(),
+        access_key: key.2.clone(),
+        secret: key.3.clone(),
+        calls: *calls,
+    };
+    counts.iter().map(count).collect()
+}
+
+/// How a read of a batch ended: its outcome and the version that was answered.
+pub(crate) type ItemEnd = (String, Option<String>);
 
 /// A call under way; its end is logged when this is dropped, whatever the end is.
 pub(crate) struct InFlight {
@@ -174,12 +247,25 @@ impl InFlight {
         outcome.clone_into(&mut self.call.outcome);
         self.call.answered_version = version;
     }
+
+    /// Says how the items of a batch ended, if they were looked at.
+    pub(crate) fn end_items(&mut self, ends: Vec<ItemEnd>) {
+        for (item, (outcome, version)) in self.call.items.iter_mut().zip(ends) {
+            item.outcome = outcome;
+            item.answered_version = version;
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.call.outcome == PENDING {
             ABANDONED.clone_into(&mut self.call.outcome);
+        }
+        for item in &mut self.call.items {
+            if item.outcome == PENDING {
+                item.outcome.clone_from(&self.call.outcome);
+            }
         }
         self.call.took_ms = Some(self.call.arrived.elapsed().as_millis());
         lock(&self.calls).end(self.place, &self.call);

@@ -7,11 +7,16 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::calls::{Call, Calls, Count};
+use crate::batch::BatchWays;
+use crate::calls::{Call, Calls, Count, Read};
 use crate::clock::{Clock, lock, plus};
 use crate::fault::{Fault, FaultId, Faults};
 use crate::hold::{Hold, Holds, Reads};
 use crate::keys::{Identity, Keys, StsKey};
+use crate::metadata::Metadata;
+use crate::oidc::Providers;
+use crate::policy::Policies;
+use crate::roles::Roles;
 use crate::secrets::Secrets;
 use crate::throttle::{Throttle, Throttling};
 use crate::verify::Nonces;
@@ -19,7 +24,13 @@ use crate::verify::Nonces;
 /// The state of the emulated service, and the operations on it. [`crate::Emulator`] derefs to this.
 pub struct Controls {
     pub(crate) clock: Clock,
+    pub(crate) region: String,
     pub(crate) keys: Mutex<Keys>,
+    pub(crate) roles: Mutex<Roles>,
+    pub(crate) providers: Mutex<Providers>,
+    pub(crate) policies: Mutex<Policies>,
+    pub(crate) metadata: Mutex<Metadata>,
+    pub(crate) batch: Mutex<BatchWays>,
     pub(crate) secrets: Mutex<Secrets>,
     pub(crate) nonces: Mutex<Nonces>,
     pub(crate) faults: Mutex<Faults>,
@@ -36,7 +47,13 @@ impl Controls {
     pub(crate) fn new(region: &str, account: &str) -> Self {
         Self {
             clock: Clock::new(),
+            region: region.to_owned(),
             keys: Mutex::new(Keys::new(account)),
+            roles: Mutex::default(),
+            providers: Mutex::default(),
+            policies: Mutex::default(),
+            metadata: Mutex::default(),
+            batch: Mutex::default(),
             secrets: Mutex::new(Secrets::new(region, account)),
             nonces: Mutex::default(),
             faults: Mutex::default(),
@@ -53,19 +70,22 @@ impl Controls {
 
     /// Adds a key of a RAM user, or gives one another secret.
     pub fn add_access_key(&self, id: &str, secret: &str) {
-        lock(&self.keys).add(id, secret);
+        let mut keys = lock(&self.keys);
+        let account = keys.account().to_owned();
+        keys.add(&account, id, secret);
+    }
+
+    /// The same for a RAM user of another account, whose plain names mean secrets of that account.
+    pub fn add_access_key_of(&self, account: &str, id: &str, secret: &str) {
+        lock(&self.keys).add(account, id, secret);
     }
 
     /// Adds temporary credentials, as if a role had been assumed.
     pub fn add_sts_key(&self, sts: &StsKey) {
         let mut keys = lock(&self.keys);
         let account = keys.account().to_owned();
-        let identity = Identity {
-            kind: "AssumedRoleUser",
-            arn: format!("acs:ram::{account}:assumed-role/emulated/session"),
-            user_id: "300000000000000001:session".to_owned(),
-        };
-        keys.add_session(sts, &account, identity);
+        let identity = Identity::of_session(&account, "emulated", "session");
+        keys.add_session(sts, &account, identity, None);
     }
 
     /// Disables a key; false if there is no such key.
@@ -81,11 +101,6 @@ impl Controls {
     /// Removes a key; false if there is no such key.
     pub fn remove_key(&self, id: &str) -> bool {
         lock(&self.keys).remove(id)
-    }
-
-    /// Names a role that can be assumed. Until the first one every role can be.
-    pub fn add_role(&self, arn: &str) {
-        lock(&self.keys).add_role(arn);
     }
 
     /// How long assumed sessions live whatever is asked for, so that a test can see one expire.
@@ -114,9 +129,14 @@ impl Controls {
         lock(&self.faults).clear_all();
     }
 
-    /// Limits the calls of each account; none lifts the limit.
+    /// Limits the calls of each account, each with a bucket of its own; none lifts all limits.
     pub fn throttle(&self, limit: Option<Throttle>) {
         lock(&self.throttling).set(limit);
+    }
+
+    /// Gives an account another limit than the rest, or none.
+    pub fn throttle_account(&self, account: &str, limit: Option<Throttle>) {
+        lock(&self.throttling).set_for(account, limit);
     }
 
     /// Keeps back the answers for a secret; they carry the value of when the calls arrived.
@@ -160,6 +180,24 @@ impl Controls {
     /// Ended calls by action, outcome, access key and secret.
     pub fn counts(&self) -> Vec<Count> {
         lock(&self.calls).counts()
+    }
+
+    /// Every read of a secret's value, be it a call or an item of a batch.
+    pub fn reads(&self) -> Vec<Read> {
+        lock(&self.calls).reads()
+    }
+
+    /// How often a secret was read, pending and failed reads included.
+    pub fn count_reads(&self, name: &str) -> usize {
+        let key = lock(&self.secrets).key(name).to_owned();
+        let reads = self.reads();
+        let of_it = |read: &&Read| read.secret.as_deref() == Some(key.as_str());
+        reads.iter().filter(of_it).count()
+    }
+
+    /// Ended reads by action, outcome, access key and secret.
+    pub fn read_counts(&self) -> Vec<Count> {
+        lock(&self.calls).read_counts()
     }
 
     /// Calls under way.

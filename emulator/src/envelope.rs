@@ -47,7 +47,7 @@ impl Envelope<'_> {
         json: bool,
         body: impl FnOnce(String) -> Body,
     ) -> Response<Body> {
-        let request_id = Uuid::new_v4().to_string().to_uppercase();
+        let request_id = request_id();
         let (status, fields, root, headers) = match outcome {
             Ok(mut fields) => {
                 fields.insert("RequestId".to_owned(), request_id.as_str().into());
@@ -68,11 +68,7 @@ impl Envelope<'_> {
     }
 
     fn respond(&self, status: u16, content_type: &str, body: Body) -> Response<Body> {
-        let mut response = Response::new(body);
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        set_header(&mut response, CONTENT_TYPE.as_str(), content_type);
-        set_header(&mut response, DATE.as_str(), &self.date);
-        response
+        respond(status, content_type, body, &self.date)
     }
 
     pub(crate) fn write_faulty(
@@ -136,7 +132,22 @@ impl Envelope<'_> {
     }
 }
 
-fn patch(mut answer: Fields, changes: &Fields) -> Fields {
+/// A fresh one, as the service spells them.
+pub(crate) fn request_id() -> String {
+    Uuid::new_v4().to_string().to_uppercase()
+}
+
+/// An answer with the headers that all have.
+pub(crate) fn respond(status: u16, content_type: &str, body: Body, date: &str) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    set_header(&mut response, CONTENT_TYPE.as_str(), content_type);
+    set_header(&mut response, DATE.as_str(), date);
+    response
+}
+
+/// Replaces fields; null takes one away.
+pub(crate) fn patch(mut answer: Fields, changes: &Fields) -> Fields {
     for (name, value) in changes {
         if *value == Value::Null {
             answer.remove(name);

@@ -163,6 +163,11 @@ const TABLE: &[(&str, u16, &str)] = &[
     ("InvalidParameter.DurationSeconds", 400, "The Min/Max value of DurationSeconds is 15min/1hr."),
     ("InvalidParameter.PolicyGrammar", 400, "The parameter Policy has not passed grammar check."),
     ("InvalidParameter.PolicySize", 400, "The size of Policy must be smaller than 1024 bytes."),
+    ("EntityNotExist.OIDCProvider", 404, "The OIDC provider does not exist."),
+    ("InvalidParameter.ExternalId", 400, "The parameter ExternalId is wrongly formed."),
+    ("InvalidParameter.OIDCProviderArn", 400, "The parameter OIDCProviderArn is wrongly formed."),
+    ("InvalidParameter.OIDCToken", 400, "The parameter OIDCToken is wrongly formed."),
+    ("AuthenticationFail.NoPermission", 403, "You are not authorized to assume the role with this OIDC token."),
     ("AuthenticationFail.OIDCToken.Expired", 400, "This JWT Token is expired."),
     ("AuthenticationFail.OIDCToken.Invalid", 400, "This JWT Token is invalid."),
 ];

@@ -182,14 +182,22 @@ impl Fault {
         self
     }
 
-    fn hits(&self, action: &str, secret: Option<&str>, access_key: Option<&str>) -> bool {
+    fn hits(&self, call: &Hit<'_>) -> bool {
         let fits = |wanted: &Option<String>, got| wanted.is_none() || wanted.as_deref() == got;
-        fits(&self.action, Some(action))
-            && fits(&self.secret, secret)
-            && fits(&self.access_key, access_key)
+        fits(&self.action, Some(call.action))
+            && fits(&self.secret, call.secret)
+            && fits(&self.access_key, call.access_key)
             && self.times != Some(0)
             && (self.probability >= 1.0 || dice() < self.probability)
     }
+}
+
+/// What a fault is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit<'a> {
+    pub(crate) action: &'a str,
+    pub(crate) secret: Option<&'a str>,
+    pub(crate) access_key: Option<&'a str>,
 }
 
 fn dice() -> f64 {
@@ -230,16 +238,20 @@ impl Faults {
     }
 
     /// The first fault that hits the call; it is used up by one.
-    pub(crate) fn take(
+    pub(crate) fn take(&mut self, call: &Hit<'_>) -> Option<Fault> {
+        self.take_if(call, |_| true)
+    }
+
+    /// The first fault that hits the call and is so; it is used up by one.
+    pub(crate) fn take_if(
         &mut self,
-        action: &str,
-        secret: Option<&str>,
-        access_key: Option<&str>,
+        call: &Hit<'_>,
+        wanted: impl Fn(&Fault) -> bool,
     ) -> Option<Fault> {
         let at = self
             .active
             .iter()
-            .position(|(_, fault)| fault.hits(action, secret, access_key))?;
+            .position(|(_, fault)| wanted(fault) && fault.hits(call))?;
         let fault = &mut self.active[at].1;
         fault.times = fault.times.map(|n| n - 1);
         let taken = fault.clone();
@@ -259,7 +271,12 @@ mod tests {
         let mut faults = Faults::default();
         let fault = Fault::code("Rejected.Throttling").on_secret("a").times(2);
         faults.add(fault);
-        let mut take = |secret| faults.take("GetSecretValue", Some(secret), None).is_some();
+        let call = |secret| Hit {
+            action: "GetSecretValue",
+            secret: Some(secret),
+            access_key: None,
+        };
+        let mut take = |secret| faults.take(&call(secret)).is_some();
         assert!(!take("b"));
         assert!(take("a"));
         assert!(take("a"));

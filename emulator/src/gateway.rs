@@ -6,18 +6,16 @@ use std::time::Instant;
 use http::Response;
 use tokio::time::sleep;
 
-use crate::actions::{Action, Fields, act, route};
+use crate::admission::{Done, admit, secret_key};
 use crate::answer::Body;
-use crate::calls::{Call, InFlight, PENDING};
+use crate::batch::{self, BatchCall, Item};
+use crate::calls::{Call, InFlight, PENDING, Read};
 use crate::clock::lock;
 use crate::controls::Controls;
 use crate::envelope::{Envelope, Outcome};
-use crate::errors::ApiError;
-use crate::fault::{Effect, Fault};
-use crate::hold::Reads;
-use crate::keys::Caller;
+use crate::fault::Effect;
 use crate::request::ApiRequest;
-use crate::verify::{Claims, check, read_claims, spend_nonce};
+use crate::verify::{Claims, Signature, read_claims};
 use crate::wire::Sabotage;
 
 /// Answers a call; an error ends the connection without an answer.
@@ -27,13 +25,18 @@ pub(crate) async fn answer(
     sabotage: &Sabotage,
 ) -> io::Result<Response<Body>> {
     let claims = read_claims(request);
-    let in_flight = InFlight::begin(&controls.calls, describe(controls, request, &claims));
+    let mut in_flight = InFlight::begin(&controls.calls, describe(controls, request, &claims));
     let half = controls.latency() / 2;
     pause(half).await;
-    let (outcome, fault) = match admit(controls, request, &claims) {
+    let Done {
+        outcome,
+        fault,
+        items,
+    } = match admit(controls, request, &claims) {
         Ok(admitted) => admitted.perform(controls, request).await,
-        Err(refusal) => (Err(refusal), None),
+        Err(refusal) => Done::refused(refusal),
     };
+    in_flight.end_items(items);
     pause(half).await;
     let envelope = Envelope {
         json: claims.json,
@@ -68,120 +71,94 @@ pub(crate) fn http_date(controls: &Controls) -> String {
     now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-fn describe(controls: &Controls, request: &ApiRequest, claims: &Claims<'_>) -> Call {
-    let own = |text: Option<&str>| text.map(str::to_owned);
+/// A call that nothing is known of yet but what it wants.
+pub(crate) fn begin_call(controls: &Controls, action: &str, host: &str) -> Call {
     Call {
         at: controls.clock.now(),
         since_start: controls.clock.since_start(),
         arrived: Instant::now(),
         took_ms: None,
-        action: claims.action.to_owned(),
-        secret: own(secret_key(controls, request).as_deref()),
-        stage: own(request.param("VersionStage")),
-        version_id: own(request.param("VersionId")),
+        action: action.to_owned(),
+        secret: None,
+        stage: None,
+        version_id: None,
         answered_version: None,
-        access_key: own(claims.access_key),
-        signature: claims.signature,
-        host: request.host().to_owned(),
+        access_key: None,
+        signature: Signature::Unsigned,
+        host: host.to_owned(),
         status: 0,
         outcome: PENDING.to_owned(),
+        items: Vec::new(),
     }
 }
 
-fn secret_key(controls: &Controls, request: &ApiRequest) -> Option<String> {
-    let name = request.param("SecretName")?;
-    Some(lock(&controls.secrets).key(name).to_owned())
-}
-
-/// A call that passed the gateway.
-struct Admitted {
-    action: Action,
-    caller: Caller,
-    fault: Option<Fault>,
-}
-
-fn admit(
-    controls: &Controls,
-    request: &ApiRequest,
-    claims: &Claims<'_>,
-) -> Result<Admitted, ApiError> {
-    let action = route(claims.action, claims.version)?;
-    let now = controls.clock.shown();
-    let caller = check(request, claims, &lock(&controls.keys), now)?;
-    spend_nonce(&mut lock(&controls.nonces), claims, now)?;
-    lock(&controls.throttling).take(&caller.account, 1.0, Instant::now())?;
-    let secret = secret_key(controls, request);
-    let key = Some(caller.access_key.as_str());
-    let fault = lock(&controls.faults).take(claims.action, secret.as_deref(), key);
-    Ok(Admitted {
-        action,
-        caller,
-        fault,
-    })
-}
-
-impl Admitted {
-    async fn perform(self, controls: &Controls, request: &ApiRequest) -> (Outcome, Option<Fault>) {
-        let run = || act(self.action, request, &self.caller, controls);
-        let outcome = match self.fault.as_ref().map(|fault| &fault.effect) {
-            Some(Effect::Hang) => std::future::pending().await,
-            Some(effect) if !effect.needs_outcome() => Ok(Fields::new()),
-            Some(Effect::Delay { seconds }) => {
-                let outcome = run();
-                sleep(*seconds).await;
-                outcome
-            }
-            _ => behind_gate(controls, request, run).await,
-        };
-        (outcome, self.fault)
-    }
-}
-
-async fn behind_gate(
-    controls: &Controls,
-    request: &ApiRequest,
-    run: impl Fn() -> Outcome,
-) -> Outcome {
-    let gate = secret_key(controls, request).and_then(|key| lock(&controls.holds).gate(&key));
-    let Some(gate) = gate else {
-        return run();
+fn describe(controls: &Controls, request: &ApiRequest, claims: &Claims<'_>) -> Call {
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    let account = lock(&controls.keys)
+        .account_of(claims.access_key)
+        .to_owned();
+    let mut call = Call {
+        secret: secret_key(controls, request, &account),
+        stage: own(request.param("VersionStage")),
+        version_id: own(request.param("VersionId")),
+        access_key: own(claims.access_key),
+        signature: claims.signature,
+        ..begin_call(controls, claims.action, request.host())
     };
-    match gate.reads {
-        Reads::AtArrival => {
-            let outcome = run();
-            gate.pass().await;
-            outcome
-        }
-        Reads::AtRelease => {
-            gate.pass().await;
-            run()
-        }
+    if claims.action == batch::ACTION
+        && let Ok(batch) = BatchCall::parse(request, &account, controls)
+    {
+        call.items = batch
+            .items
+            .into_iter()
+            .map(|item| begin(item, &call))
+            .collect();
+    }
+    call
+}
+
+fn begin(item: Item, call: &Call) -> Read {
+    Read {
+        at: call.at,
+        arrived: call.arrived,
+        secret: Some(item.key),
+        stage: item.stage,
+        version_id: item.version_id,
+        answered_version: None,
+        access_key: call.access_key.clone(),
+        outcome: PENDING.to_owned(),
+        batched: true,
     }
 }
 
 impl Effect {
     /// Whether what happens is made of the right answer.
-    fn needs_outcome(&self) -> bool {
+    pub(crate) fn needs_outcome(&self) -> bool {
         matches!(
             self,
             Self::Delay { .. } | Self::Truncated | Self::Patch { .. } | Self::Drip { .. }
         )
     }
+
+    /// Whether it can happen to one item of a batch without the others.
+    pub(crate) fn suits_an_item(&self) -> bool {
+        matches!(self, Self::Error(_) | Self::Patch { .. })
+    }
 }
 
-fn code_of(outcome: &Outcome) -> String {
+pub(crate) fn code_of(outcome: &Outcome) -> String {
     match outcome {
         Ok(_) => "OK".to_owned(),
         Err(error) => error.code.clone(),
     }
 }
 
-fn version_in(outcome: &Outcome) -> Option<String> {
+pub(crate) fn version_in(outcome: &Outcome) -> Option<String> {
     let version = outcome.as_ref().ok()?.get("VersionId")?;
     version.as_str().map(str::to_owned)
 }
 
-fn name_of(effect: &Effect, outcome: &Outcome) -> String {
+pub(crate) fn name_of(effect: &Effect, outcome: &Outcome) -> String {
     let name = match effect {
         Effect::Error(error) => return error.code.clone(),
         Effect::Delay { .. } => return code_of(outcome),

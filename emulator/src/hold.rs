@@ -21,11 +21,23 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) async fn pass(&self) {
-        let _waiting = Waiting::enter(&self.waiting);
+    /// Counts as waiting from now on, also while another gate is waited for.
+    fn enter(&self) -> Waiting<'_> {
+        Waiting::enter(&self.waiting)
+    }
+
+    async fn pass(&self) {
         if let Ok(pass) = self.passes.acquire().await {
             pass.forget();
         }
+    }
+}
+
+/// Waits at all of the gates at once, and goes on when the last one has opened.
+pub(crate) async fn pass_all(gates: &[Arc<Gate>]) {
+    let _waiting: Vec<_> = gates.iter().map(|gate| gate.enter()).collect();
+    for gate in gates {
+        gate.pass().await;
     }
 }
 

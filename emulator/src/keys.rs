@@ -1,11 +1,14 @@
-//! Access keys, STS sessions and the roles that can be assumed.
+//! Access keys and STS sessions, and who is behind them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::errors::{ApiError, error};
+use crate::pattern::fits;
+use crate::policy::SessionPolicy;
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -13,6 +16,33 @@ pub(crate) struct Caller {
     pub(crate) access_key: String,
     pub(crate) account: String,
     pub(crate) identity: Identity,
+    pub(crate) policy: Option<Arc<SessionPolicy>>,
+}
+
+impl Caller {
+    /// Whoever makes an unsigned call; the account is the one that pays for it.
+    pub(crate) fn anonymous(account: &str) -> Self {
+        Self {
+            access_key: String::new(),
+            account: account.to_owned(),
+            identity: Identity {
+                kind: "Anonymous",
+                arn: String::new(),
+                user_id: String::new(),
+            },
+            policy: None,
+        }
+    }
+
+    /// Whether that names the caller: by access key, ARN, role, or account.
+    pub(crate) fn is(&self, who: &str) -> bool {
+        let arn = self.identity.arn.as_str();
+        let root = format!("acs:ram::{}:root", self.account);
+        who == root
+            || fits(who, &self.access_key)
+            || fits(who, arn)
+            || self.identity.role().is_some_and(|role| fits(who, &role))
+    }
 }
 
 /// The identity behind a key.
@@ -21,6 +51,39 @@ pub(crate) struct Identity {
     pub(crate) kind: &'static str,
     pub(crate) arn: String,
     pub(crate) user_id: String,
+}
+
+impl Identity {
+    pub(crate) fn of_session(account: &str, role: &str, session: &str) -> Self {
+        Self {
+            kind: "AssumedRoleUser",
+            arn: format!("acs:ram::{account}:assumed-role/{role}/{session}"),
+            user_id: format!("3{:017}:{session}", role.len()),
+        }
+    }
+
+    /// The role that a session is of.
+    fn role(&self) -> Option<String> {
+        let (account, rest) = self.arn.split_once(":assumed-role/")?;
+        let (role, _) = rest.rsplit_once('/')?;
+        Some(format!("{account}:role/{role}"))
+    }
+
+    pub(crate) fn principal_type(&self) -> &'static str {
+        if self.kind == "RAMUser" {
+            "SubUser"
+        } else {
+            self.kind
+        }
+    }
+
+    /// A user by its id, a session by role and session name.
+    pub(crate) fn display_name(&self) -> String {
+        match self.arn.split_once(":assumed-role/") {
+            Some((_, rest)) => rest.replace('/', ":"),
+            None => self.user_id.clone(),
+        }
+    }
 }
 
 pub(crate) struct Key {
@@ -34,6 +97,7 @@ pub(crate) struct Key {
 struct Session {
     token: String,
     expires: Timestamp,
+    policy: Option<Arc<SessionPolicy>>,
 }
 
 impl Key {
@@ -42,6 +106,10 @@ impl Key {
             access_key: id.to_owned(),
             account: self.account.clone(),
             identity: self.identity.clone(),
+            policy: self
+                .session
+                .as_ref()
+                .and_then(|session| session.policy.clone()),
         }
     }
 }
@@ -76,7 +144,6 @@ impl StsKey {
 pub(crate) struct Keys {
     account: String,
     by_id: HashMap<String, Key>,
-    roles: HashSet<String>,
 }
 
 impl Keys {
@@ -84,23 +151,29 @@ impl Keys {
         Self {
             account: account.to_owned(),
             by_id: HashMap::new(),
-            roles: HashSet::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, id: &str, secret: &str) {
+    pub(crate) fn add(&mut self, account: &str, id: &str, secret: &str) {
         let identity = Identity {
             kind: "RAMUser",
-            arn: format!("acs:ram::{}:user/{id}", self.account),
+            arn: format!("acs:ram::{account}:user/{id}"),
             user_id: format!("2{:017}", self.by_id.len()),
         };
-        self.insert(id, secret, self.account.clone(), identity, None);
+        self.insert(id, secret, account.to_owned(), identity, None);
     }
 
-    pub(crate) fn add_session(&mut self, sts: &StsKey, account: &str, identity: Identity) {
+    pub(crate) fn add_session(
+        &mut self,
+        sts: &StsKey,
+        account: &str,
+        identity: Identity,
+        policy: Option<Arc<SessionPolicy>>,
+    ) {
         let session = Session {
             token: sts.security_token.clone(),
             expires: sts.expires,
+            policy,
         };
         let account = account.to_owned();
         self.insert(
@@ -145,13 +218,10 @@ impl Keys {
         &self.account
     }
 
-    pub(crate) fn add_role(&mut self, arn: &str) {
-        self.roles.insert(arn.to_owned());
-    }
-
-    /// Until a role is named, every role exists.
-    pub(crate) fn has_role(&self, arn: &str) -> bool {
-        self.roles.is_empty() || self.roles.contains(arn)
+    /// The account of a key, or the emulator's own.
+    pub(crate) fn account_of(&self, id: Option<&str>) -> &str {
+        id.and_then(|id| self.by_id.get(id))
+            .map_or(&self.account, |key| &key.account)
     }
 
     pub(crate) fn find(&self, id: &str) -> Result<&Key, ApiError> {

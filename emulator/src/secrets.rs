@@ -11,6 +11,8 @@ use crate::version::Readable;
 pub(crate) struct Secrets {
     /// `acs:kms:<region>:<account>:secret/`
     own_prefix: String,
+    region: String,
+    account: String,
     by_key: HashMap<String, Secret>,
     /// Histories of deleted secrets.
     past: HashMap<String, Vec<Readable>>,
@@ -20,6 +22,8 @@ impl Secrets {
     pub(crate) fn new(region: &str, account: &str) -> Self {
         Self {
             own_prefix: format!("acs:kms:{region}:{account}:secret/"),
+            region: region.to_owned(),
+            account: account.to_owned(),
             by_key: HashMap::new(),
             past: HashMap::new(),
         }
@@ -36,6 +40,15 @@ impl Secrets {
     /// The key of a secret: its plain name, or its whole ARN if it is another account's or region's.
     pub(crate) fn key<'a>(&self, name: &'a str) -> &'a str {
         name.strip_prefix(self.own_prefix.as_str()).unwrap_or(name)
+    }
+
+    /// The key of what a caller of that account calls so: a plain name means a secret of the caller's own account.
+    pub(crate) fn key_for(&self, name: &str, account: &str) -> String {
+        if account == self.account || name.starts_with("acs:") {
+            return self.key(name).to_owned();
+        }
+        let region = &self.region;
+        format!("acs:kms:{region}:{account}:secret/{name}")
     }
 
     /// The secret as of now, with due rotations played.
@@ -99,7 +112,8 @@ impl Secrets {
     }
 }
 
-fn plain_name(key: &str) -> &str {
+/// The name without the account and region before it.
+pub(crate) fn plain_name(key: &str) -> &str {
     let foreign = key.starts_with("acs:");
     key.split_once(":secret/")
         .filter(|_| foreign)

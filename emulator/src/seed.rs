@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
-use crate::admin::{AddKey, Put};
+use crate::admin::{AddKey, AddProvider, Instance, Put, TrustTokens};
 use crate::controls::Controls;
 
 #[derive(Deserialize)]
@@ -17,6 +17,11 @@ struct Seed {
     roles: Vec<String>,
     #[serde(default)]
     secrets: Vec<Put>,
+    #[serde(default)]
+    oidc_providers: Vec<AddProvider>,
+    #[serde(default)]
+    oidc_roles: Vec<TrustTokens>,
+    instance: Option<Instance>,
 }
 
 impl Controls {
@@ -28,6 +33,15 @@ impl Controls {
         }
         for role in seed.roles {
             self.add_role(&role);
+        }
+        for provider in seed.oidc_providers {
+            provider.apply(self).map_err(io::Error::other)?;
+        }
+        for trust in seed.oidc_roles {
+            trust.apply(self);
+        }
+        if let Some(instance) = seed.instance {
+            instance.apply(self);
         }
         for secret in seed.secrets {
             secret.apply(self).map_err(io::Error::other)?;

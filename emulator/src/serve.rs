@@ -22,6 +22,7 @@ use crate::answer::Body;
 use crate::controls::Controls;
 use crate::envelope::answer_admin;
 use crate::gateway::answer;
+use crate::metadata::{self, answer_metadata};
 use crate::request::ApiRequest;
 use crate::wire::{Sabotage, Stream, Wire};
 
@@ -100,6 +101,9 @@ async fn handle(
     let request = ApiRequest::new(head.method, target, head.headers, body);
     if request.path.starts_with(PREFIX) {
         return Ok(answer_admin(administer(controls, &request)));
+    }
+    if request.path.starts_with(metadata::PREFIX) {
+        return answer_metadata(controls, &request, sabotage).await;
     }
     answer(controls, &request, sabotage).await
 }

@@ -64,6 +64,7 @@ impl Throttle {
 #[derive(Default)]
 pub(crate) struct Throttling {
     limit: Option<Throttle>,
+    own: HashMap<String, Option<Throttle>>,
     buckets: HashMap<String, Bucket>,
 }
 
@@ -75,12 +76,20 @@ struct Bucket {
 impl Throttling {
     pub(crate) fn set(&mut self, limit: Option<Throttle>) {
         self.limit = limit;
+        self.own.clear();
         self.buckets.clear();
     }
 
-    /// Takes the tokens of a call from the bucket of its account.
+    pub(crate) fn set_for(&mut self, account: &str, limit: Option<Throttle>) {
+        self.own.insert(account.to_owned(), limit);
+        self.buckets.remove(account);
+    }
+
+    /// Takes the tokens of a call from the bucket of its account. What costs more than the bucket holds passes when
+    /// it is full, and leaves a debt.
     pub(crate) fn take(&mut self, account: &str, cost: f64, now: Instant) -> Result<(), ApiError> {
-        let Some(limit) = &self.limit else {
+        let own = self.own.get(account).unwrap_or(&self.limit);
+        let Some(limit) = own else {
             return Ok(());
         };
         if !self.buckets.contains_key(account) {
@@ -96,11 +105,12 @@ impl Throttling {
         let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
         bucket.tokens = (bucket.tokens + passed * limit.rate).min(limit.burst);
         bucket.filled = now;
-        if bucket.tokens >= cost {
+        let needed = cost.min(limit.burst);
+        if bucket.tokens >= needed {
             bucket.tokens -= cost;
             return Ok(());
         }
-        Err(refuse(limit, cost - bucket.tokens))
+        Err(refuse(limit, needed - bucket.tokens))
     }
 }
 
@@ -133,5 +143,25 @@ mod tests {
         assert!(throttling.take("b", 1.0, now).is_ok());
         let later = now + Duration::from_millis(101);
         assert!(throttling.take("a", 1.0, later).is_ok());
+    }
+    #[test]
+    fn what_costs_more_than_the_bucket_holds_leaves_a_debt() {
+        let mut throttling = Throttling::default();
+        throttling.set(Some(Throttle::new(10.0, 5.0)));
+        let now = Instant::now();
+        assert!(throttling.take("a", 20.0, now).is_ok());
+        let after = |seconds| now + Duration::from_secs_f64(seconds);
+        assert!(throttling.take("a", 1.0, after(1.5)).is_err());
+        assert!(throttling.take("a", 1.0, after(1.61)).is_ok());
+    }
+
+    #[test]
+    fn an_account_can_have_a_limit_of_its_own() {
+        let mut throttling = Throttling::default();
+        throttling.set_for("a", Some(Throttle::new(0.001, 1.0)));
+        let now = Instant::now();
+        assert!(throttling.take("a", 1.0, now).is_ok());
+        assert!(throttling.take("a", 1.0, now).is_err());
+        assert!((0..9).all(|_| throttling.take("b", 1.0, now).is_ok()));
     }
 }

@@ -6,6 +6,7 @@ use super::{Fields, fields, required};
 use crate::clock::{lock, spell};
 use crate::controls::Controls;
 use crate::errors::{ApiError, error};
+use crate::keys::Caller;
 use crate::managed::Automatic;
 use crate::request::ApiRequest;
 use crate::rotation::Rotation;
@@ -13,20 +14,46 @@ use crate::secret::{CURRENT, Secret};
 use crate::secrets::is_name;
 use crate::version::{Data, Version};
 
-fn secret_name(request: &ApiRequest) -> Result<&str, ApiError> {
+/// The key of the secret that the call names.
+fn secret_key(
+    request: &ApiRequest,
+    caller: &Caller,
+    controls: &Controls,
+) -> Result<String, ApiError> {
     let name = required(request, "SecretName")?;
     if is_name(name) {
-        Ok(name)
+        Ok(lock(&controls.secrets).key_for(name, &caller.account))
     } else {
         Err(error("InvalidParameter").message("The specified parameter SecretName is not valid."))
     }
 }
 
+/// The same, if the caller may do that with it.
+fn allowed_key(
+    request: &ApiRequest,
+    caller: &Caller,
+    controls: &Controls,
+    action: &str,
+) -> Result<String, ApiError> {
+    let key = secret_key(request, caller, controls)?;
+    controls.authorise(caller, action, &key)?;
+    Ok(key)
+}
+
 pub(super) fn get_secret_value(
     request: &ApiRequest,
+    caller: &Caller,
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
-    let answer = read_value(request, controls);
+    let answer = secret_key(request, caller, controls).and_then(|key| {
+        let wanted = Wanted {
+            key: &key,
+            stage: request.param("VersionStage"),
+            version_id: request.param("VersionId"),
+            extended: request.is_true("FetchExtendedConfig"),
+        };
+        read_value(&wanted, caller, controls)
+    });
     if request.is_true("DryRun") {
         return Err(as_dry_run(answer.err()));
     }
@@ -38,17 +65,33 @@ fn as_dry_run(failure: Option<ApiError>) -> ApiError {
     match failure {
         None => error("DryRunOperationError"),
         Some(failure) if failure.status == 403 => {
-            error("AccessDeniedError").message(failure.message)
+            let mut denied = error("AccessDeniedError").message(failure.message);
+            denied.extra = failure.extra;
+            denied
         }
         Some(failure) => error("ValidationError").message(failure.message),
     }
 }
 
-fn read_value(request: &ApiRequest, controls: &Controls) -> Result<Fields, ApiError> {
-    let name = secret_name(request)?;
+/// A value to be read.
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) stage: Option<&'a str>,
+    pub(crate) version_id: Option<&'a str>,
+    pub(crate) extended: bool,
+}
+
+/// The answer to a read, alone or in a batch.
+pub(crate) fn read_value(
+    wanted: &Wanted<'_>,
+    caller: &Caller,
+    controls: &Controls,
+) -> Result<Fields, ApiError> {
+    controls.authorise(caller, "kms:GetSecretValue", wanted.key)?;
+    controls.authorise_decrypt(caller)?;
     let mut secrets = lock(&controls.secrets);
-    let secret = secrets.get(name, &controls.clock)?;
-    let version = secret.find(request.param("VersionStage"), request.param("VersionId"))?;
+    let secret = secrets.get(wanted.key, &controls.clock)?;
+    let version = secret.find(wanted.stage, wanted.version_id)?;
     let mut answer = fields(json!({
         "SecretName": secret.name,
         "SecretType": secret.kind.wire(),
@@ -60,7 +103,7 @@ fn read_value(request: &ApiRequest, controls: &Controls) -> Result<Fields, ApiEr
     }));
     if let Some(rotation) = &secret.rotation {
         answer.extend(rotation_fields(rotation));
-        if request.is_true("FetchExtendedConfig") {
+        if wanted.extended {
             answer.insert(
                 "ExtendedConfig".to_owned(),
                 rotation.extended_config.as_str().into(),
@@ -95,12 +138,13 @@ fn rotation_fields(rotation: &Rotation) -> Fields {
 
 pub(super) fn describe_secret(
     request: &ApiRequest,
+    caller: &Caller,
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
-    let name = secret_name(request)?;
+    let key = allowed_key(request, caller, controls, "kms:DescribeSecret")?;
     let mut secrets = lock(&controls.secrets);
-    let arn = secrets.arn(secrets.key(name));
-    let secret = secrets.get(name, &controls.clock)?;
+    let arn = secrets.arn(&key);
+    let secret = secrets.get(&key, &controls.clock)?;
     let mut answer = fields(json!({
         "Arn": arn,
         "SecretName": secret.name,
@@ -124,14 +168,15 @@ pub(super) fn describe_secret(
 
 pub(super) fn list_secret_version_ids(
     request: &ApiRequest,
+    caller: &Caller,
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
-    let name = secret_name(request)?;
+    let key = allowed_key(request, caller, controls, "kms:ListSecretVersionIds")?;
     let page = number(request, "PageNumber", 1)?.max(1);
     let size = number(request, "PageSize", 20)?.clamp(1, 100);
     let all = request.is_true("IncludeDeprecated");
     let mut secrets = lock(&controls.secrets);
-    let secret = secrets.get(name, &controls.clock)?;
+    let secret = secrets.get(&key, &controls.clock)?;
     let versions: Vec<&Version> = secret
         .versions
         .iter()
@@ -168,9 +213,10 @@ fn number(request: &ApiRequest, name: &str, default: usize) -> Result<usize, Api
 
 pub(super) fn put_secret_value(
     request: &ApiRequest,
+    caller: &Caller,
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
-    let name = secret_name(request)?;
+    let key = allowed_key(request, caller, controls, "kms:PutSecretValue")?;
     let id = required(request, "VersionId")?;
     let data = Data {
         text: required(request, "SecretData")?.to_owned(),
@@ -186,7 +232,7 @@ pub(super) fn put_secret_value(
     let stages: Vec<&str> = stages.iter().map(String::as_str).collect();
     let clock = &controls.clock;
     let mut secrets = lock(&controls.secrets);
-    let secret = generic(secrets.get(name, clock)?)?;
+    let secret = generic(secrets.get(&key, clock)?)?;
     secret.put(id, data, &stages, clock.now(), clock)?;
     let stored = secret.version(id).map(|version| version.stages.clone());
     Ok(fields(json!({
@@ -205,24 +251,29 @@ fn generic(secret: &mut Secret) -> Result<&mut Secret, ApiError> {
 
 pub(super) fn update_secret_version_stage(
     request: &ApiRequest,
+    caller: &Caller,
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
-    let name = secret_name(request)?;
+    let key = allowed_key(request, caller, controls, "kms:UpdateSecretVersionStage")?;
     let stage = required(request, "VersionStage")?;
     let mut secrets = lock(&controls.secrets);
-    let secret = generic(secrets.get(name, &controls.clock)?)?;
+    let secret = generic(secrets.get(&key, &controls.clock)?)?;
     let to = request.param("MoveToVersion");
     let from = request.param("RemoveFromVersion");
     secret.move_stage(stage, to, from, &controls.clock)?;
     Ok(fields(json!({ "SecretName": secret.name })))
 }
 
-pub(super) fn rotate_secret(request: &ApiRequest, controls: &Controls) -> Result<Fields, ApiError> {
-    let name = secret_name(request)?;
-    let id = controls.rotate(name)?;
+pub(super) fn rotate_secret(
+    request: &ApiRequest,
+    caller: &Caller,
+    controls: &Controls,
+) -> Result<Fields, ApiError> {
+    let key = allowed_key(request, caller, controls, "kms:RotateSecret")?;
+    let id = controls.rotate(&key)?;
     let mut secrets = lock(&controls.secrets);
-    let arn = secrets.arn(secrets.key(name));
-    let secret = secrets.get(name, &controls.clock)?;
+    let arn = secrets.arn(&key);
+    let secret = secrets.get(&key, &controls.clock)?;
     Ok(fields(
         json!({ "Arn": arn, "SecretName": secret.name, "VersionId": id }),
     ))

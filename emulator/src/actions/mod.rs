@@ -5,6 +5,8 @@ mod sts;
 
 use serde_json::{Map, Value};
 
+pub(crate) use kms::{Wanted, read_value};
+
 use crate::controls::Controls;
 use crate::errors::{ApiError, error};
 use crate::keys::Caller;
@@ -17,6 +19,7 @@ pub(crate) type Fields = Map<String, Value>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     GetSecretValue,
+    BatchGetSecretValue,
     DescribeSecret,
     ListSecretVersionIds,
     PutSecretValue,
@@ -24,6 +27,14 @@ pub(crate) enum Action {
     RotateSecret,
     GetCallerIdentity,
     AssumeRole,
+    AssumeRoleWithOidc,
+}
+
+impl Action {
+    /// Whether anybody may call it, without a signature.
+    pub(crate) fn is_unsigned(self) -> bool {
+        self == Self::AssumeRoleWithOidc
+    }
 }
 
 const KMS: &str = "2016-01-20";
@@ -31,6 +42,7 @@ const STS: &str = "2015-04-01";
 
 const ACTIONS: &[(&str, &str, Action)] = &[
     ("GetSecretValue", KMS, Action::GetSecretValue),
+    ("BatchGetSecretValue", KMS, Action::BatchGetSecretValue),
     ("DescribeSecret", KMS, Action::DescribeSecret),
     ("ListSecretVersionIds", KMS, Action::ListSecretVersionIds),
     ("PutSecretValue", KMS, Action::PutSecretValue),
@@ -42,6 +54,7 @@ const ACTIONS: &[(&str, &str, Action)] = &[
     ("RotateSecret", KMS, Action::RotateSecret),
     ("GetCallerIdentity", STS, Action::GetCallerIdentity),
     ("AssumeRole", STS, Action::AssumeRole),
+    ("AssumeRoleWithOIDC", STS, Action::AssumeRoleWithOidc),
 ];
 
 /// Finds the action that a request names.
@@ -67,14 +80,19 @@ pub(crate) fn act(
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
     match action {
-        Action::GetSecretValue => kms::get_secret_value(request, controls),
-        Action::DescribeSecret => kms::describe_secret(request, controls),
-        Action::ListSecretVersionIds => kms::list_secret_version_ids(request, controls),
-        Action::PutSecretValue => kms::put_secret_value(request, controls),
-        Action::UpdateSecretVersionStage => kms::update_secret_version_stage(request, controls),
-        Action::RotateSecret => kms::rotate_secret(request, controls),
+        Action::GetSecretValue => kms::get_secret_value(request, caller, controls),
+        // Its items are read one by one, before it would come here.
+        Action::BatchGetSecretValue => Err(error("UnsupportedOperation")),
+        Action::DescribeSecret => kms::describe_secret(request, caller, controls),
+        Action::ListSecretVersionIds => kms::list_secret_version_ids(request, caller, controls),
+        Action::PutSecretValue => kms::put_secret_value(request, caller, controls),
+        Action::UpdateSecretVersionStage => {
+            kms::update_secret_version_stage(request, caller, controls)
+        }
+        Action::RotateSecret => kms::rotate_secret(request, caller, controls),
         Action::GetCallerIdentity => Ok(sts::get_caller_identity(caller)),
         Action::AssumeRole => sts::assume_role(request, caller, controls),
+        Action::AssumeRoleWithOidc => sts::assume_role_with_oidc(request, controls),
     }
 }
 

@@ -1,16 +1,20 @@
 //! The STS calls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Fields, fields, required};
-use crate::clock::{lock, plus, spell};
+use crate::clock::{floor, lock, plus, spell};
 use crate::controls::Controls;
 use crate::errors::{ApiError, error};
 use crate::keys::{Caller, Identity, StsKey};
+use crate::oidc::{AUDIENCE, TokenClaims};
+use crate::policy::SessionPolicy;
 use crate::request::ApiRequest;
+use crate::roles::split;
 
 pub(super) fn get_caller_identity(caller: &Caller) -> Fields {
     fields(json!({
@@ -27,24 +31,103 @@ pub(super) fn assume_role(
     caller: &Caller,
     controls: &Controls,
 ) -> Result<Fields, ApiError> {
-    let arn = required(request, "RoleArn")?;
-    let session = required(request, "RoleSessionName")?;
-    let role = Role::parse(arn)?;
-    check_session_name(session)?;
-    check_policy(request.param("Policy"))?;
-    let lifetime = lifetime(request, controls)?;
-    let mut keys = lock(&controls.keys);
-    if !keys.has_role(arn) {
-        return Err(error("EntityNotExist.Role").message(format!("The role not exists: {arn}.")));
+    let wish = Wish::read(request)?;
+    let external_id = request.param("ExternalId");
+    check_external_id(external_id)?;
+    let longest = lock(&controls.roles).assume(wish.role, caller, external_id)?;
+    wish.grant(longest, controls)
+}
+
+pub(super) fn assume_role_with_oidc(
+    request: &ApiRequest,
+    controls: &Controls,
+) -> Result<Fields, ApiError> {
+    let wish = Wish::read(request)?;
+    let provider = required(request, "OIDCProviderArn")?;
+    let token = required(request, "OIDCToken")?;
+    if !is_provider_of(wish.account, provider) {
+        return Err(error("InvalidParameter.OIDCProviderArn"));
     }
-    if caller.identity.kind == "Account" {
-        return Err(error("NoPermission").message("Roles may not be assumed by root accounts."));
+    if !(4..=20_000).contains(&token.len()) {
+        return Err(error("InvalidParameter.OIDCToken"));
     }
-    let sts = StsKey::fresh(plus(controls.clock.now(), lifetime));
-    let identity = role.assumed_as(session);
-    let answer = session_fields(&identity, &sts);
-    keys.add_session(&sts, role.account, identity);
+    let now = controls.clock.shown();
+    let claims = lock(&controls.providers).verify(provider, token, now)?;
+    let longest = lock(&controls.roles).assume_with_token(wish.role, provider, &claims.sub)?;
+    let mut answer = wish.grant(longest, controls)?;
+    answer.insert("OIDCTokenInfo".to_owned(), token_info(&claims));
     Ok(answer)
+}
+
+fn is_provider_of(account: &str, arn: &str) -> bool {
+    arn.strip_prefix("acs:ram::")
+        .and_then(|rest| rest.split_once(":oidc-provider/"))
+        .is_some_and(|(owner, name)| owner == account && !name.is_empty())
+}
+
+fn token_info(claims: &TokenClaims) -> Value {
+    let mut info = json!({
+        "Subject": claims.sub,
+        "Issuer": claims.iss,
+        "ClientIds": AUDIENCE,
+        "ExpirationTime": spell_seconds(claims.exp),
+        "VerificationInfo": "Success",
+    });
+    if let Some(issued) = claims.iat {
+        info["IssuanceTime"] = spell_seconds(issued).into();
+    }
+    info
+}
+
+fn spell_seconds(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds)
+        .map(|since| spell(plus(Timestamp::UNIX_EPOCH, since)))
+        .unwrap_or_default()
+}
+
+/// What both ways to a role are asked with.
+struct Wish<'a> {
+    role: &'a str,
+    account: &'a str,
+    name: &'a str,
+    session: &'a str,
+    lifetime: Duration,
+    policy: Option<SessionPolicy>,
+}
+
+impl<'a> Wish<'a> {
+    fn read(request: &'a ApiRequest) -> Result<Self, ApiError> {
+        let role = required(request, "RoleArn")?;
+        let (account, name) = split(role).ok_or_else(|| error("InvalidParameter.RoleArn"))?;
+        let session = required(request, "RoleSessionName")?;
+        check_session_name(session)?;
+        Ok(Self {
+            role,
+            account,
+            name,
+            session,
+            lifetime: lifetime(request)?,
+            policy: request
+                .param("Policy")
+                .map(SessionPolicy::parse)
+                .transpose()?,
+        })
+    }
+
+    /// Makes the session; it ends by the clock that the answers show.
+    fn grant(self, longest: Duration, controls: &Controls) -> Result<Fields, ApiError> {
+        if self.lifetime > longest {
+            return Err(error("InvalidParameter.DurationSeconds"));
+        }
+        let lifetime = controls.session_lifetime().unwrap_or(self.lifetime);
+        let expires = floor(plus(controls.clock.shown(), lifetime));
+        let identity = Identity::of_session(self.account, self.name, self.session);
+        let sts = StsKey::fresh(expires);
+        let answer = session_fields(&identity, &sts);
+        let policy = self.policy.map(Arc::new);
+        lock(&controls.keys).add_session(&sts, self.account, identity, policy);
+        Ok(answer)
+    }
 }
 
 /// The parts of an answer that carries a session.
@@ -55,39 +138,9 @@ fn session_fields(identity: &Identity, sts: &StsKey) -> Fields {
             "AccessKeyId": sts.access_key_id,
             "AccessKeySecret": sts.access_key_secret,
             "SecurityToken": sts.security_token,
-            "Expiration": spell(whole(sts.expires)),
+            "Expiration": spell(sts.expires),
         },
     }))
-}
-
-/// `Expiration` has no fractions; rounding up would promise too much.
-fn whole(time: Timestamp) -> Timestamp {
-    crate::clock::floor(time)
-}
-
-struct Role<'a> {
-    account: &'a str,
-    name: &'a str,
-}
-
-impl<'a> Role<'a> {
-    fn parse(arn: &'a str) -> Result<Self, ApiError> {
-        let (account, name) = arn
-            .strip_prefix("acs:ram::")
-            .and_then(|rest| rest.split_once(":role/"))
-            .filter(|(account, name)| !account.is_empty() && !name.is_empty())
-            .ok_or_else(|| error("InvalidParameter.RoleArn"))?;
-        Ok(Self { account, name })
-    }
-
-    fn assumed_as(&self, session: &str) -> Identity {
-        let (account, name) = (self.account, self.name);
-        Identity {
-            kind: "AssumedRoleUser",
-            arn: format!("acs:ram::{account}:assumed-role/{name}/{session}"),
-            user_id: format!("3{:017}:{session}", name.len()),
-        }
-    }
 }
 
 fn check_session_name(name: &str) -> Result<(), ApiError> {
@@ -99,26 +152,24 @@ fn check_session_name(name: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_policy(policy: Option<&str>) -> Result<(), ApiError> {
-    match policy {
-        Some(text) if text.len() > 2048 => Err(error("InvalidParameter.PolicySize")),
-        Some(text) if serde_json::from_str::<Value>(text).is_err() => {
-            Err(error("InvalidParameter.PolicyGrammar"))
-        }
-        _ => Ok(()),
+fn check_external_id(id: Option<&str>) -> Result<(), ApiError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "=,.@:/-_".contains(c);
+    let is_legal = |id: &str| (2..=1224).contains(&id.len()) && id.chars().all(legal);
+    if id.is_none_or(is_legal) {
+        Ok(())
+    } else {
+        Err(error("InvalidParameter.ExternalId"))
     }
 }
 
-fn lifetime(request: &ApiRequest, controls: &Controls) -> Result<Duration, ApiError> {
+fn lifetime(request: &ApiRequest) -> Result<Duration, ApiError> {
     let wrong = || error("InvalidParameter.DurationSeconds");
     let seconds: u64 = request
         .param("DurationSeconds")
         .map_or(Ok(3600), str::parse)
         .map_err(|_| wrong())?;
-    if !(900..=43_200).contains(&seconds) {
+    if seconds < 900 {
         return Err(wrong());
     }
-    Ok(controls
-        .session_lifetime()
-        .unwrap_or(Duration::from_secs(seconds)))
+    Ok(Duration::from_secs(seconds))
 }

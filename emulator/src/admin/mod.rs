@@ -1,5 +1,6 @@
 //! The admin API: what the library can do, as JSON over HTTP.
 
+mod access;
 mod secrets;
 
 use std::time::Duration;
@@ -8,16 +9,19 @@ use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::batch::Batch;
 use crate::clock::lock;
 use crate::controls::Controls;
 use crate::errors::{ApiError, error};
 use crate::fault::{Effect, Fault, FaultId};
-use crate::keys::StsKey;
 use crate::managed::seconds;
 use crate::request::ApiRequest;
+use crate::throttle::Throttle;
 
+pub(crate) use access::{AddKey, AddProvider, Instance, TrustTokens};
+use access::{change_key, change_oidc, change_policies, change_role, change_sessions};
 pub(crate) use secrets::Put;
 use secrets::change_secret;
 
@@ -41,11 +45,16 @@ pub(crate) fn administer(controls: &Controls, request: &ApiRequest) -> Answer {
         "keys" => change_key(controls, verb, request),
         "faults" => change_faults(controls, verb, request),
         "clock" => change_clock(controls, verb, request),
-        "throttle" => {
-            let is_empty = request.body.is_empty();
-            controls.throttle(if is_empty { None } else { read(request)? });
+        "roles" => change_role(controls, verb, request),
+        "oidc" => change_oidc(controls, verb, request),
+        "policies" => change_policies(controls, verb, request),
+        "sessions" => change_sessions(controls, request),
+        "metadata" => {
+            read::<Instance>(request)?.apply(controls);
             done()
         }
+        "batch" => read::<ChangeBatch>(request)?.apply(controls),
+        "throttle" => change_throttle(controls, request),
         "latency" => {
             let Seconds { seconds } = read(request)?;
             controls.set_latency(seconds);
@@ -88,8 +97,10 @@ fn look(controls: &Controls, path: &str, request: &ApiRequest) -> Answer {
                 .collect()
         }
         "calls" => json!(controls.calls()),
+        "reads" => json!(controls.reads()),
         "counts" => json!({
             "counts": controls.counts(),
+            "reads": controls.read_counts(),
             "in_flight": controls.in_flight(),
             "peak_in_flight": controls.peak_in_flight(),
         }),
@@ -97,55 +108,57 @@ fn look(controls: &Controls, path: &str, request: &ApiRequest) -> Answer {
     })
 }
 
-/// An access key; with a token it is a temporary one.
+/// Seconds in JSON.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(transparent)]
+struct Span(#[serde(with = "seconds")] Duration);
+
+/// What `BatchGetSecretValue` does, as far as it shall change.
 #[derive(Deserialize)]
-pub(crate) struct AddKey {
-    id: String,
-    secret: String,
-    security_token: Option<String>,
-    expires: Option<Timestamp>,
+struct ChangeBatch {
+    support: Option<Batch>,
+    shuffled: Option<bool>,
+    plain_names: Option<bool>,
+    costs_one: Option<bool>,
+    refuses_repeats: Option<bool>,
 }
 
-impl AddKey {
-    pub(crate) fn apply(self, controls: &Controls) {
-        match self.security_token {
-            None => controls.add_access_key(&self.id, &self.secret),
-            Some(security_token) => controls.add_sts_key(&StsKey {
-                access_key_id: self.id,
-                access_key_secret: self.secret,
-                security_token,
-                expires: self.expires.unwrap_or(Timestamp::MAX),
-            }),
+impl ChangeBatch {
+    fn apply(self, controls: &Controls) -> Answer {
+        if let Some(support) = self.support {
+            controls.set_batch(support);
         }
+        if let Some(shuffled) = self.shuffled {
+            controls.set_batch_shuffled(shuffled);
+        }
+        if let Some(plain) = self.plain_names {
+            controls.set_batch_plain_names(plain);
+        }
+        if let Some(one) = self.costs_one {
+            controls.set_batch_costs_one(one);
+        }
+        if let Some(refuses) = self.refuses_repeats {
+            controls.set_batch_refuses_repeats(refuses);
+        }
+        done()
     }
 }
 
-#[derive(Deserialize)]
-struct KeyId {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct RoleArn {
-    arn: String,
-}
-
-fn change_key(controls: &Controls, verb: &str, request: &ApiRequest) -> Answer {
-    let id = || read::<KeyId>(request).map(|key| key.id);
-    match verb {
-        "add" => {
-            read::<AddKey>(request)?.apply(controls);
-            done()
-        }
-        "disable" => found(controls.disable_key(&id()?)),
-        "enable" => found(controls.enable_key(&id()?)),
-        "remove" => found(controls.remove_key(&id()?)),
-        "role" => {
-            controls.add_role(&read::<RoleArn>(request)?.arn);
-            done()
-        }
-        _ => nowhere(),
+/// Limits all accounts, or the one that the body names; without a limit it lifts it.
+fn change_throttle(controls: &Controls, request: &ApiRequest) -> Answer {
+    let mut given: Map<String, Value> = read(request)?;
+    let account = given.remove("account");
+    let limit: Option<Throttle> = if given.is_empty() {
+        None
+    } else {
+        Some(serde_json::from_value(given.into()).map_err(|e| wrong(&e.to_string()))?)
+    };
+    match account {
+        None => controls.throttle(limit),
+        Some(Value::String(account)) => controls.throttle_account(&account, limit),
+        Some(_) => return Err(wrong("account is no text.")),
     }
+    done()
 }
 
 #[derive(Deserialize)]

@@ -1,18 +1,16 @@
 //! Secrets, over the admin API.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, done, found, nowhere, read, wrong};
+use super::{Answer, Span, done, found, nowhere, read, wrong};
 use crate::clock::lock;
 use crate::controls::Controls;
 use crate::hold::Reads;
-use crate::managed::{Automatic, Managed, seconds};
+use crate::managed::{Automatic, Managed};
 use crate::request::ApiRequest;
 
 /// A secret to be made or given a new value.
@@ -68,11 +66,6 @@ struct Move {
     stage: String,
     version_id: String,
 }
-
-/// Seconds in JSON.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(transparent)]
-struct Span(#[serde(with = "seconds")] Duration);
 
 #[derive(Deserialize)]
 struct Plan {

@@ -195,7 +195,7 @@ mod tests {
         let id = text("access_key_id").unwrap();
         let secret = text("access_key_secret").unwrap();
         let mut keys = Keys::new("1");
-        keys.add(&id, &secret);
+        keys.add("1", &id, &secret);
         if let Some(token) = text("security_token") {
             let identity = keys.find(&id).unwrap().caller(&id).identity;
             let sts = crate::StsKey {
@@ -204,7 +204,7 @@ mod tests {
                 security_token: token,
                 expires: Timestamp::MAX,
             };
-            keys.add_session(&sts, "1", identity);
+            keys.add_session(&sts, "1", identity, None);
         }
         keys
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, get, parse, send_raw, start};
 
-fn send(kms: &Emulator, method: &str, path: &str, body: &str) -> Answer {
+pub(crate) fn send(kms: &Emulator, method: &str, path: &str, body: &str) -> Answer {
     let length = body.len();
     let request = format!(
         "{method} /_emulator/{path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -13,13 +13,13 @@ fn send(kms: &Emulator, method: &str, path: &str, body: &str) -> Answer {
     parse(&send_raw(kms, request.as_bytes()).unwrap())
 }
 
-fn post(kms: &Emulator, path: &str, body: &Value) -> Value {
+pub(crate) fn post(kms: &Emulator, path: &str, body: &Value) -> Value {
     let answer = send(kms, "POST", path, &body.to_string());
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer.json()
 }
 
-fn look(kms: &Emulator, path: &str) -> Value {
+pub(crate) fn look(kms: &Emulator, path: &str) -> Value {
     let answer = send(kms, "GET", path, "");
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer.json()
@@ -167,6 +167,9 @@ fn a_seed_file_speaks_the_same_words() {
             { "name": "s", "text": "x" },
             { "name": "m", "managed": { "kind": "RamCredentials", "interval": 86400 } },
         ],
+        "oidc_providers": [{ "arn": "acs:ram::1:oidc-provider/p", "issuer": "i", "jwks": { "keys": [] } }],
+        "oidc_roles": [{ "role": "acs:ram::1:role/r", "provider": "acs:ram::1:oidc-provider/p", "subject": "*" }],
+        "instance": { "role": "worker" },
     });
     std::fs::write(&file, seed.to_string()).unwrap();
     kms.seed(&file).unwrap();

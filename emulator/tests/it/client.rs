@@ -93,7 +93,10 @@ pub(crate) struct Ask {
 }
 
 pub(crate) fn ask(kms: &Emulator, action: &str, params: &[(&str, &str)]) -> Ask {
-    let is_sts = matches!(action, "GetCallerIdentity" | "AssumeRole");
+    let is_sts = matches!(
+        action,
+        "GetCallerIdentity" | "AssumeRole" | "AssumeRoleWithOIDC"
+    );
     let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     Ask {
         id: ID.to_owned(),
@@ -107,6 +110,44 @@ pub(crate) fn ask(kms: &Emulator, action: &str, params: &[(&str, &str)]) -> Ask 
         method: "POST",
         format: Some("JSON"),
     }
+}
+
+/// Temporary credentials in an answer.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+    pub(crate) token: String,
+    pub(crate) expires: String,
+}
+
+impl Session {
+    pub(crate) fn in_answer(answer: &Value) -> Self {
+        let part = |name: &str| answer[name].as_str().unwrap().to_owned();
+        Self {
+            id: part("AccessKeyId"),
+            secret: part("AccessKeySecret"),
+            token: part("SecurityToken"),
+            expires: part("Expiration"),
+        }
+    }
+
+    pub(crate) fn sign(&self, ask: Ask) -> Ask {
+        ask.key(&self.id, &self.secret, Some(&self.token))
+    }
+}
+
+/// A request without a signature.
+pub(crate) fn plain(kms: &Emulator, head: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let headers: String = headers
+        .iter()
+        .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+        .collect();
+    let length = body.len();
+    let request = format!(
+        "{head} HTTP/1.1\r\nhost: kms.test\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    );
+    parse(&send_raw(kms, request.as_bytes()).unwrap())
 }
 
 pub(crate) fn get(kms: &Emulator, name: &str) -> Ask {
@@ -196,7 +237,7 @@ impl Ask {
     }
 }
 
-fn query(params: &[(String, String)]) -> String {
+pub(crate) fn query(params: &[(String, String)]) -> String {
     let mut params = params.to_vec();
     params.sort();
     let pairs = params

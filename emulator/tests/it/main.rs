@@ -6,10 +6,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod admin;
+mod admin_access;
+mod batch;
 mod client;
 mod clock;
 mod faults;
+mod metadata;
+mod oidc;
 mod secrets;
 mod signing;
 mod sts;

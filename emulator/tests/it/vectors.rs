@@ -117,6 +117,60 @@ fn the_credentials_library_can_assume_roles() {
     assert_eq!(seen, 2);
 }
 
+fn find(file: &str, id: &str) -> Value {
+    let mut vectors = read(file).into_iter();
+    vectors.find(|vector| text(vector, "id") == id).unwrap()
+}
+
+#[test]
+fn the_new_sdk_can_read_batches() {
+    let vector = find("v3_acs3_hmac_sha256_new_sdk.json", "batch_get");
+    let kms = emulator(&vector["inputs"]);
+    kms.put_generic("secret001", "x");
+    let answer = replay(&kms, &vector["final"]["raw_request_base64"]).json();
+    assert_eq!(answer["SecretValues"][0]["SecretData"], "x");
+    assert_eq!(answer["Errors"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_credentials_library_can_bring_tokens() {
+    let vector = find("credentials_wire.json", "assume_role_with_oidc");
+    let kms = emulator(&vector["inputs"]);
+    let issuer = kms_emulator::TokenIssuer::es256("x").unwrap();
+    let provider = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-c123";
+    kms.add_oidc_provider(provider, "x", &issuer.jwks())
+        .unwrap();
+    let answer = replay(&kms, &vector["requests"][0]["raw_request_base64"]);
+    assert_eq!(answer.code(), "AuthenticationFail.OIDCToken.Invalid");
+}
+
+#[test]
+fn the_credentials_library_can_ask_for_metadata() {
+    let mut seen = 0;
+    for id in ["ecs_ram_role_named", "ecs_ram_role_discover"] {
+        for request in find("credentials_wire.json", id)["requests"]
+            .as_array()
+            .unwrap()
+        {
+            let kms = emulator(&Value::Null);
+            let target = text(request, "target");
+            let role = target.rsplit('/').next().filter(|role| !role.is_empty());
+            kms.set_instance_role(role.or(Some("worker")));
+            if target != "/latest/api/token" {
+                // The token in the capture is not one of ours.
+                kms.set_metadata_mode(kms_emulator::MetadataMode::V1Only);
+            }
+            assert_eq!(
+                replay(&kms, &request["raw_request_base64"]).status,
+                200,
+                "{target}"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5);
+}
+
 #[test]
 fn a_request_changed_in_one_place_is_refused() {
     for file in [
