@@ -48,7 +48,7 @@ pub struct Run {
         long,
         value_name = "ADDRESS",
         env = "KMS_SECRET_OPERATOR_ADMIN_LISTEN",
-        default_value = "[::]:8080"
+        default_value = "0.0.0.0:8080"
     )]
     pub admin_listen: SocketAddr,
     /// The shortest spec.refresh.interval that a KmsSecret may ask for.

@@ -136,11 +136,19 @@ pub async fn serve(
     ));
     let shared = shared(&run, client.clone(), metrics)?;
     let work = async {
-        await_definitions(&client, &run).await?;
+        tokio::select! {
+            answered = await_definitions(&client, &run) => answered?,
+            () = until_stopped(stopped.clone()) => return Ok(()),
+        }
         let loops = if run.namespace.is_empty() {
             vec![None]
         } else {
-            run.namespace.iter().map(Some).collect()
+            run.namespace
+                .iter()
+                .map(Some)
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect()
         };
         let unfilled = AtomicUsize::new(loops.len());
         let filled = || {
@@ -218,7 +226,11 @@ async fn await_definitions(client: &Client, run: &Run) -> Result<(), Error> {
         return Ok(());
     }
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for name in [api::KmsSecret::crd_name(), api::KmsStore::crd_name()] {
+    for name in [
+        api::KmsSecret::crd_name(),
+        api::KmsStore::crd_name(),
+        api::ClusterKmsStore::crd_name(),
+    ] {
         let established = async {
             loop {
                 match await_condition(api.clone(), name, conditions::is_crd_established()).await {
@@ -261,6 +273,6 @@ mod tests {
     #[test]
     fn the_definitions_can_be_written() {
         let yaml = crds_yaml().unwrap();
-        assert_eq!(yaml.matches("kind: CustomResourceDefinition").count(), 2);
+        assert_eq!(yaml.matches("kind: CustomResourceDefinition").count(), 3);
     }
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::{Denial, Refusal};
 
+/// No wait that a gateway asks for is longer, in milliseconds.
+const RETRY_AFTER_MAX: u64 = 600_000;
+
 /// The error bodies of the gateway: JSON with capital or small names, or XML.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -60,6 +63,7 @@ pub fn read_refusal(status: u16, body: &[u8], retry_after: Option<&str>) -> Refu
         retry_after: retry_after
             .and_then(|ms| ms.trim().parse::<u64>().ok())
             .filter(|ms| *ms > 0)
+            .map(|ms| ms.min(RETRY_AFTER_MAX))
             .map(Duration::from_millis),
         request_id: wire.request_id.as_deref().and_then(clean_word),
         denied: wire.denied.as_ref().map(read_denial),

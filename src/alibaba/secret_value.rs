@@ -128,7 +128,19 @@ struct WireSecretValue {
     last_rotation_date: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     next_rotation_date: Option<String>,
+    #[serde(default, deserialize_with = "text_or_json")]
     extended_config: Option<SecretString>,
+}
+
+/// `ExtendedConfig` is JSON in a string; where a gateway unpacked it, it is packed again.
+fn text_or_json<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SecretString>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.into()),
+        other => Some(other.to_string().into()),
+    })
 }
 
 /// Reads the body of an answer to `GetSecretValue`.
@@ -306,9 +318,18 @@ fn read_stages(value: &Value) -> Vec<String> {
     }
 }
 
+/// Reads a date of this era; a gateway that answers another one has none.
 fn read_date(text: &str) -> Option<Timestamp> {
-    text.trim().parse().ok()
+    let date: Timestamp = text.trim().parse().ok()?;
+    let years = Timestamp::UNIX_EPOCH..=Timestamp::from_second(DATE_MAX).ok()?;
+    years.contains(&date).then_some(date)
 }
+
+/// The year 2200, in seconds.
+const DATE_MAX: i64 = 7_258_118_400;
+
+/// KMS rotates at least once in 365 days; ten years, in seconds, is more than any secret's.
+const INTERVAL_MAX: i64 = 10 * 365 * 86_400;
 
 /// Reads a `RotationInterval`: a whole number and a unit (`s` when read, `d`, `h`, `m` when set).
 #[must_use]
@@ -323,7 +344,9 @@ pub fn read_interval(text: &str) -> Option<SignedDuration> {
         _ => return None,
     };
     let count: i64 = text[..text.len() - 1].parse().ok()?;
-    let total = count.checked_mul(seconds).filter(|total| *total > 0)?;
+    let total = count
+        .checked_mul(seconds)
+        .filter(|total| (1..=INTERVAL_MAX).contains(total))?;
     Some(SignedDuration::from_secs(total))
 }
 
@@ -455,6 +478,7 @@ mod tests {
             ("s", None),
             ("604800", None),
             ("9999999999999999999s", None),
+            ("999999999999s", None),
             ("7日", None),
         ] {
             assert_eq!(

@@ -71,12 +71,14 @@ pub struct StoreRef {
     pub kind: Option<StoreKind>,
 }
 
-/// Kind of the store; `KmsStore`, one of this namespace, when left out.
+/// Kind of the store: `KmsStore` (default, one of this namespace) or `ClusterKmsStore`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StoreKind {
     /// A store of the `KmsSecret`'s own namespace.
     #[default]
     KmsStore,
+    /// A store of the cluster, which says who may use it.
+    ClusterKmsStore,
 }
 
 /// One secret of KMS, in the words of `GetSecretValue`.
@@ -112,7 +114,7 @@ pub struct DataItem {
     /// The document that this key is taken from; the secret's value when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Document>,
-    /// JMESPath expression into the document, which must then be JSON. Left out: the whole document.
+    /// JMESPath expression into the document, which must then be JSON. Left out: the whole document. Text is taken as it is, anything else as compact JSON; numbers lose what a 64-bit number cannot hold, so store as text what must keep its digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub path: Option<String>,
@@ -165,6 +167,7 @@ pub struct Target {
 /// When to look again.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.interval) || !has(self.policy) || !(self.policy in ['Once', 'OnChange'])").message("interval means nothing to the policies Once and OnChange"))]
 pub struct Refresh {
     /// The policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,6 +249,9 @@ pub struct StoreStatus {
 pub struct SourceStatus {
     /// Name of the source.
     pub name: String,
+    /// The secret that was read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secret_name: String,
     /// The version that was read.
     pub version_id: String,
     /// The stage labels of that version.

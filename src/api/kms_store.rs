@@ -1,9 +1,11 @@
-//! `KmsStore`: where KMS is, and by whose identity it is read.
+//! `KmsStore` and `ClusterKmsStore`: where KMS is, by whose identity it is read, and who may use it.
 
 #![expect(
     unreachable_pub,
     reason = "the schema derive repeats the types in a module of its own"
 )]
+
+use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -29,6 +31,112 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct KmsStoreSpec {
+    /// Where KMS is and how it is called.
+    #[serde(flatten)]
+    pub settings: StoreSettings,
+    /// By whose identity KMS is read.
+    pub auth: Auth,
+}
+
+/// Where KMS is, by whose identity it is read, and who may use it for what.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "alikms.dev",
+    version = "v1alpha1",
+    kind = "ClusterKmsStore",
+    derive = "PartialEq",
+    category = "alikms",
+    doc = "Says where Alibaba Cloud KMS is, by whose identity it is read, which namespaces may use it, and for which secrets.",
+    printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterKmsStoreSpec {
+    /// Where KMS is and how it is called.
+    #[serde(flatten)]
+    pub settings: StoreSettings,
+    /// By whose identity KMS is read; each reference names its namespace.
+    pub auth: ClusterAuth,
+    /// The namespaces whose KmsSecrets may use this store.
+    pub namespaces: Namespaces,
+    /// The secrets that they may read, as patterns: `*` stays within one segment of the name, `**` crosses `/`, and the segment `${namespace}` is the KmsSecret's own namespace. A pattern that begins with `acs:kms:` is compared with ARNs, part by part; others never match one. Left out: `${namespace}/*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(
+            length(min = 1, max = 320),
+            regex(pattern = r"^[A-Za-z0-9_/+=.@:*${}-]+$")
+        )
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub secret_names: Option<Vec<String>>,
+}
+
+/// The namespaces that may use a store: those that are named, and those that the selector selects.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.names) || has(self.selector)").message("namespaces needs names or a selector"))]
+pub struct Namespaces {
+    /// Names of namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub names: Vec<String>,
+    /// Labels of namespaces; select only by labels that tenants cannot set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<NamespaceSelector>,
+}
+
+/// Labels that a namespace must have, all of them.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceSelector {
+    /// The labels; at least one, since none would select everything.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("size(self) > 0").message("an empty selector would select every namespace"))]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// By whose identity KMS is read: exactly one way, never a chain.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.accessKey)").message("auth needs exactly one of: accessKey"))]
+pub struct ClusterAuth {
+    /// An `AccessKey` pair in a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<ClusterAccessKeyAuth>,
+}
+
+/// An `AccessKey` pair.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterAccessKeyAuth {
+    /// The Secret, which consents by its label `alikms.dev/credentials: "true"`.
+    pub secret_ref: ClusterAccessKeySecretRef,
+}
+
+/// Where an `AccessKey` pair is.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterAccessKeySecretRef {
+    /// Namespace of the Secret.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// The Secret and its keys.
+    #[serde(flatten)]
+    pub secret: AccessKeySecretRef,
+}
+
+/// Where KMS is and how it is called.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.network) || !has(self.endpoint)").message("network means nothing beside endpoint"))]
+pub struct StoreSettings {
     /// Region id, as `cn-hangzhou`.
     #[schemars(
         length(min = 2, max = 63),
@@ -45,8 +153,6 @@ pub struct KmsStoreSpec {
         "self.matches('^kms(-vpc)?[.][a-z0-9][a-z0-9-]{1,62}[.]aliyuncs[.]com$') || self.matches('^[a-z0-9][a-z0-9-]{0,62}[.]cryptoservice[.]kms[.]aliyuncs[.]com$') || self.matches('^https?://[a-z0-9.:\\\\[\\\\]-]+$')"
     ).message("endpoint is kms[-vpc].<region>.aliyuncs.com or <instance>.cryptoservice.kms.aliyuncs.com (a bare lower-case host), or an origin that the operator allows"))]
     pub endpoint: Option<String>,
-    /// By whose identity KMS is read.
-    pub auth: Auth,
     /// How requests are signed; `V3` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
@@ -111,7 +217,7 @@ pub struct AccessKeyAuth {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessKeySecretRef {
-    /// Name of the Secret, in the store's namespace.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Key of the `AccessKey` id; `accessKeyId` when left out.
@@ -126,4 +232,22 @@ pub struct AccessKeySecretRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub security_token_key: Option<String>,
+}
+
+impl KmsStore {
+    /// Namespace and name of the Secret that holds the credentials.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(String, &AccessKeySecretRef)> {
+        let access_key = self.spec.auth.access_key.as_ref()?;
+        Some((self.metadata.namespace.clone()?, &access_key.secret_ref))
+    }
+}
+
+impl ClusterKmsStore {
+    /// Namespace and name of the Secret that holds the credentials.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(String, &AccessKeySecretRef)> {
+        let secret_ref = &self.spec.auth.access_key.as_ref()?.secret_ref;
+        Some((secret_ref.namespace.clone(), &secret_ref.secret))
+    }
 }

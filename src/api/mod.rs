@@ -14,7 +14,7 @@ use kube::CustomResourceExt as _;
 use serde_json::json;
 
 pub use kms_secret::KmsSecret;
-pub use kms_store::KmsStore;
+pub use kms_store::{ClusterKmsStore, KmsStore};
 
 /// API group of every resource here.
 pub const GROUP: &str = "alikms.dev";
@@ -32,7 +32,7 @@ pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut kms_secret = KmsSecret::crd();
     default_status(&mut kms_secret);
-    vec![kms_secret, KmsStore::crd()]
+    vec![kms_secret, KmsStore::crd(), ClusterKmsStore::crd()]
 }
 
 /// Gives a new object a status whose generation matches nothing, so that tools which judge by

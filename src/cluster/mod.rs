@@ -21,11 +21,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::api::KmsSecret;
 use crate::api::kms_secret::TargetStatus;
+use crate::api::{CREDENTIALS_LABEL, KmsSecret};
 use crate::sync::{Failure, Reason};
-use refusal::{CallError, unavailable, write_error};
-use secret::{ApplySecret, foreign_keys};
+use refusal::{CallError, status_error, unavailable, write_error};
+use secret::{ApplySecret, foreign_keys, take_over};
 
 pub use refusal::WriteError;
 pub use secret::{Desired, Fence, classify};
@@ -88,20 +88,29 @@ impl Cluster {
         Ok(found.map(|secret| secret.metadata))
     }
 
-    /// Values of some keys of a Secret; a missing Secret or key is `None`.
+    /// Values of some keys of a Secret that consents to it, at one version; a missing Secret or key is `None`.
     ///
     /// # Errors
-    /// `KubernetesUnavailable`; nothing of the Secret is in it.
+    /// `Conflict` if it changed since, `KubernetesUnavailable`; nothing of the Secret is in it.
     pub async fn secret_values(
         &self,
         namespace: &str,
         name: &str,
+        resource_version: &str,
         keys: &[&str],
     ) -> Result<Option<Vec<Option<SecretString>>>, Failure> {
         #[derive(Deserialize)]
         struct Wire {
             #[serde(default)]
+            metadata: WireMeta,
+            #[serde(default)]
             data: BTreeMap<String, SecretString>,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "camelCase", default)]
+        struct WireMeta {
+            labels: BTreeMap<String, String>,
+            resource_version: String,
         }
         (self.observe)("get", "secrets");
         let unreadable = || {
@@ -121,6 +130,18 @@ impl Cluster {
             Err(err) => return Err(unavailable(&err, "read a Secret with credentials")),
         };
         let secret: Wire = serde_json::from_str(text.expose_secret()).map_err(|_| unreadable())?;
+        let consents = secret
+            .metadata
+            .labels
+            .get(CREDENTIALS_LABEL)
+            .is_some_and(|value| value == "true");
+        if !consents || secret.metadata.resource_version != resource_version {
+            return Err(Failure::new(
+                Reason::Conflict,
+                format!("Secret {name:?} of namespace {namespace:?} changed while it was read"),
+                "no action needed: it is read again",
+            ));
+        }
         let decode = |key: &&str| -> Result<Option<SecretString>, Failure> {
             let Some(encoded) = secret.data.get(*key) else {
                 return Ok(None);
@@ -147,9 +168,23 @@ impl Cluster {
         let namespace = desired.owner.namespace().unwrap_or_default();
         let name = desired.owner.target_name();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+        let mut fence = fence.clone();
+        if let Fence::Unchanged {
+            uid,
+            resource_version,
+            is_orphan: true,
+        } = &mut fence
+        {
+            (self.observe)("patch", "secrets");
+            let patch = Patch::Merge(take_over(desired.owner, uid, resource_version));
+            let taken =
+                within_deadline(api.patch_metadata(name, &PatchParams::default(), &patch)).await;
+            let taken = taken.map_err(|err| write_error(&err, name))?;
+            *resource_version = taken.metadata.resource_version.unwrap_or_default();
+        }
         (self.observe)("apply", "secrets");
         let params = PatchParams::apply(MANAGER).force();
-        let patch = Patch::Apply(ApplySecret::new(desired, fence));
+        let patch = Patch::Apply(ApplySecret::new(desired, &fence));
         let applied = within_deadline(api.patch_metadata(name, &params, &patch)).await;
         let applied = applied.map_err(|err| write_error(&err, name))?;
         let foreign = foreign_keys(&applied.metadata, desired.data);
@@ -192,8 +227,7 @@ impl Cluster {
         let params = PatchParams::default();
         match within_deadline(api.patch_status(&name, &params, &patch)).await {
             Ok(patched) => Ok(patched.metadata.resource_version.unwrap_or_default()),
-            Err(CallError::Api(status)) if status.is_not_found() => Err(WriteError::Gone),
-            Err(err) => Err(write_error(&err, &name)),
+            Err(err) => Err(status_error(&err, &name)),
         }
     }
 

@@ -26,27 +26,39 @@ pub(super) fn unavailable(err: &CallError, deed: &str) -> Failure {
     let (what, action) = match err {
         CallError::Api(status) if status.is_forbidden() => (
             format!("the API server does not let the operator {deed}"),
-            "cluster administrator: give the operator's ServiceAccount its roles",
+            "cluster administrator: see whether the operator's ServiceAccount has its roles, and whether an admission policy refuses it",
         ),
         CallError::Api(status) => (
             format!(
                 "the API server answered {} when the operator wanted to {deed}",
                 status.code
             ),
-            "nothing: it is tried again",
+            "no action needed: it is tried again",
         ),
         CallError::Timeout | CallError::Other => (
             format!("the API server did not answer when the operator wanted to {deed}"),
-            "nothing: it is tried again",
+            "no action needed: it is tried again",
         ),
     };
     Failure::new(Reason::KubernetesUnavailable, what, action)
 }
 
-/// What a refused write means. Foreign messages decide between cases but are never shown: they can quote the object.
+/// What a refused write of a status means.
+pub(super) fn status_error(err: &CallError, name: &str) -> WriteError {
+    match err {
+        CallError::Api(status) if status.is_conflict() => WriteError::Stale,
+        CallError::Api(status) if status.is_not_found() => WriteError::Gone,
+        _ => WriteError::Failed(unavailable(
+            err,
+            &format!("write the status of KmsSecret {name:?}"),
+        )),
+    }
+}
+
+/// What a refused write of a target means. Foreign messages decide between cases but are never shown: they can quote the object.
 pub(super) fn write_error(err: &CallError, name: &str) -> WriteError {
     let CallError::Api(status) = err else {
-        return WriteError::Failed(unavailable(err, "write"));
+        return WriteError::Failed(unavailable(err, &format!("write Secret {name:?}")));
     };
     if status.is_conflict() || status.is_already_exists() {
         return WriteError::Stale;
@@ -67,7 +79,7 @@ pub(super) fn write_error(err: &CallError, name: &str) -> WriteError {
         ));
     }
     if !status.is_invalid() {
-        return WriteError::Failed(unavailable(err, "write"));
+        return WriteError::Failed(unavailable(err, &format!("write Secret {name:?}")));
     }
     let failure = if fields.contains(&"type") {
         Failure::new(
@@ -93,14 +105,19 @@ pub(super) fn write_error(err: &CallError, name: &str) -> WriteError {
             .collect();
         Failure::new(
             Reason::TargetInvalid,
-            format!(
-                "the API server refuses Secret {name:?} because of {}",
-                fields.join(", ")
-            ),
+            format!("the API server refuses Secret {name:?}{}", because(&fields)),
             "check spec.target and the keys of spec.data",
         )
     };
     WriteError::Failed(failure)
+}
+
+fn because(fields: &[&str]) -> String {
+    if fields.is_empty() {
+        String::new()
+    } else {
+        format!(" because of {}", fields.join(", "))
+    }
 }
 
 fn is_field_path(field: &str) -> bool {

@@ -26,6 +26,8 @@ pub enum Fence {
         uid: String,
         /// Its resourceVersion.
         resource_version: String,
+        /// Its owner is an object of our name that is gone: we become its owner first.
+        is_orphan: bool,
     },
 }
 
@@ -62,34 +64,51 @@ pub fn classify(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
             "it belongs to {} {:?}",
             controller.kind, controller.name
         )),
-        None => match secret
-            .annotations
-            .as_ref()
-            .and_then(|all| all.get(OWNER_ANNOTATION))
-        {
-            Some(annotated) if *annotated == name => None,
-            Some(annotated) => Some(format!("it belongs to KmsSecret {annotated:?}")),
-            None => Some("it does not belong to a KmsSecret".to_owned()),
-        },
+        None => {
+            let annotation = secret
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(OWNER_ANNOTATION));
+            match annotation {
+                Some(annotated) if *annotated == name => None,
+                Some(annotated) => Some(format!("it belongs to KmsSecret {annotated:?}")),
+                None => Some("it does not belong to a KmsSecret".to_owned()),
+            }
+        }
     };
     match foreign {
         Some(owner) => Target::Foreign { owner },
         None => Target::Ours {
             uid: secret.uid.clone().unwrap_or_default(),
             resource_version: secret.resource_version.clone().unwrap_or_default(),
+            is_orphan: controller
+                .is_some_and(|controller| Some(&controller.uid) != owner.uid().as_ref()),
         },
     }
+}
+
+/// The fenced merge patch that makes us the controller of a predecessor's Secret: an apply could only add a second one.
+pub(super) fn take_over(owner: &KmsSecret, uid: &str, resource_version: &str) -> Value {
+    json!({"metadata": {
+        "uid": uid,
+        "resourceVersion": resource_version,
+        "ownerReferences": owner.controller_owner_ref(&()).into_iter().collect::<Vec<_>>(),
+    }})
 }
 
 /// Keys of the Secret that are not in `data`, by the field ownership that the API server keeps: an apply removes only
 /// what the same manager applied before, so whoever adds a key by hand would leave it there for ever.
 pub(super) fn foreign_keys(secret: &ObjectMeta, data: &Data) -> Vec<String> {
     let keys_of = |entry: &ManagedFieldsEntry| -> Vec<String> {
-        let fields = entry
-            .fields_v1
-            .as_ref()
-            .and_then(|fields| fields.0.get("f:data")?.as_object());
-        let keys = fields.into_iter().flat_map(serde_json::Map::keys);
+        // Who applied `stringData` owns the keys under that name.
+        let of = |name: &str| {
+            entry
+                .fields_v1
+                .as_ref()
+                .and_then(|fields| fields.0.get(name)?.as_object())
+        };
+        let fields = [of("f:data"), of("f:stringData")];
+        let keys = fields.into_iter().flatten().flat_map(serde_json::Map::keys);
         keys.filter_map(|key| key.strip_prefix("f:").map(ToOwned::to_owned))
             .collect()
     };
@@ -150,6 +169,7 @@ impl<'a> ApplySecret<'a> {
             Fence::Unchanged {
                 uid,
                 resource_version,
+                ..
             } => {
                 metadata["uid"] = uid.as_str().into();
                 metadata["resourceVersion"] = resource_version.as_str().into();
@@ -252,11 +272,12 @@ mod tests {
                 entry(json!({"f:data": {".": {}, "f:password": {}}, "f:type": {}})),
                 entry(json!({"f:data": {"f:planted": {}, "f:password": {}}})),
                 entry(json!({"f:metadata": {}})),
+                entry(json!({"f:stringData": {"f:applied": {}}})),
             ]),
             ..ObjectMeta::default()
         };
         let data: Data = [("password".to_owned(), b"x".to_vec().into())].into();
-        assert_eq!(foreign_keys(&meta, &data), ["planted"]);
+        assert_eq!(foreign_keys(&meta, &data), ["applied", "planted"]);
     }
 
     #[test]
@@ -281,6 +302,7 @@ mod tests {
         let seen = Fence::Unchanged {
             uid: "t".into(),
             resource_version: "5".into(),
+            is_orphan: false,
         };
         let json = serde_json::to_value(ApplySecret::new(&desired, &seen)).unwrap();
         assert_eq!(

@@ -18,8 +18,6 @@ pub(super) struct Round<'a> {
     pub(super) object: &'a KmsSecret,
     pub(super) context: &'a Context,
     pub(super) memory: Memory,
-    /// There was a memory: what the status tells was done by this process, or seen by it.
-    pub(super) known: bool,
     pub(super) store: Result<Resolved, Failure>,
     pub(super) target: Target,
     /// The target must be looked at again then.
@@ -30,7 +28,7 @@ pub(super) struct Round<'a> {
 
 /// Reads what the plan looks at: from the caches, and from the API server only where they cannot be trusted.
 pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
-    let (memory, known) = context.memories.recall(object);
+    let mut memory = context.memories.recall(object);
     let now = (context.clock)();
     let is_idle = object.spec.suspend == Some(true) || object.metadata.deletion_timestamp.is_some();
     let (store, sight): (_, Result<Sight, _>) = if is_idle {
@@ -46,12 +44,14 @@ pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> R
         (store, Ok(sight)) => (store, sight),
         (_, Err(failure)) => (Err(failure), Target::Absent.into()),
     };
+    if sight.is_asked {
+        memory.look = false;
+    }
     Round {
         hash: share::hash(&object.uid().unwrap_or_default()),
         object,
         context,
         memory,
-        known,
         store,
         target: sight.target,
         again: sight.again,
@@ -63,6 +63,8 @@ pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> R
 struct Sight {
     target: Target,
     again: Option<Timestamp>,
+    /// The API server itself was asked.
+    is_asked: bool,
 }
 
 impl From<Target> for Sight {
@@ -70,6 +72,7 @@ impl From<Target> for Sight {
         Self {
             target,
             again: None,
+            is_asked: false,
         }
     }
 }
@@ -85,43 +88,58 @@ async fn find_target(
     context: &Context,
 ) -> Result<Sight, Failure> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.target_name());
+    let expected = memory
+        .status
+        .target
+        .as_ref()
+        .filter(|target| target.name == name);
     if !memory.look {
-        let reference = ObjectRef::new(name).within(&namespace);
-        let cached = context.caches.targets.get(&reference);
-        let lags = |written: &TargetStatus| {
-            cached.as_ref().is_none_or(|cached| {
-                let version = cached.resource_version().unwrap_or_default();
-                is_older(&version, &written.resource_version)
-            })
-        };
-        if let Some((written, until)) = memory
-            .unseen(name, now)
-            .filter(|(written, _)| lags(written))
-        {
-            return Ok(Sight {
-                target: Target::Ours {
-                    uid: written.uid.clone(),
-                    resource_version: written.resource_version.clone(),
-                },
-                again: Some(until),
-            });
-        }
+        let cached = context
+            .caches
+            .targets
+            .get(&ObjectRef::new(name).within(&namespace));
         if let Some(cached) = cached {
-            return Ok(classify(&cached.metadata, object).into());
+            // An older version of what we wrote is a cache that lags, however long.
+            let lags = expected.filter(|written| {
+                cached.uid().as_ref() == Some(&written.uid)
+                    && is_older(
+                        &cached.resource_version().unwrap_or_default(),
+                        &written.resource_version,
+                    )
+            });
+            return Ok(lags
+                .map_or_else(|| classify(&cached.metadata, object), as_written)
+                .into());
+        }
+        if let Some((written, until)) = memory.unseen(name, now) {
+            return Ok(Sight {
+                again: Some(until),
+                ..as_written(written).into()
+            });
         }
     }
     let ready = status::ready(&memory.status);
-    let expected = memory.status.target.as_ref();
     let worth_asking = memory.look
         || memory.refused_since.is_some()
-        || expected.is_some_and(|target| target.name == name)
+        || expected.is_some()
         || ready.is_some_and(|(_, reason)| reason == Reason::TargetOwnedByOther.as_str());
     if !worth_asking {
         return Ok(Target::Absent.into());
     }
     let found = context.cluster.secret_metadata(&namespace, name).await?;
     let target = found.map_or(Target::Absent, |secret| classify(&secret, object));
-    Ok(target.into())
+    Ok(Sight {
+        is_asked: true,
+        ..target.into()
+    })
+}
+
+fn as_written(written: &TargetStatus) -> Target {
+    Target::Ours {
+        uid: written.uid.clone(),
+        resource_version: written.resource_version.clone(),
+        is_orphan: false,
+    }
 }
 
 impl Round<'_> {
@@ -131,7 +149,7 @@ impl Round<'_> {
             object: self.object,
             status: &self.memory.status,
             last_read: self.memory.last_read,
-            known: self.known,
+            tried: self.memory.tried,
             store: store
                 .map(|store| store.status.clone())
                 .map_err(Clone::clone),

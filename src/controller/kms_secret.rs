@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -16,7 +16,7 @@ use crate::alibaba::endpoint::Origin;
 use crate::alibaba::reader::Rank;
 use crate::alibaba::secret_value::SecretValue;
 use crate::api::KmsSecret;
-use crate::api::kms_secret::{SourceStatus, StoreStatus};
+use crate::api::kms_secret::{SourceStatus, StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
@@ -24,6 +24,8 @@ use crate::sync::schedule::{announced, note_rotation, overdue};
 use crate::sync::status::{self, Synced};
 use crate::sync::{Failure, Reason, shape};
 
+/// A managed secret that stays older than it was for so long was deleted and made anew.
+const STALE_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// The name of the one source, in the status.
 const SOURCE_NAME: &str = "source";
 
@@ -43,6 +45,7 @@ pub(super) async fn reconcile(
     };
     tracing::debug!(object = %object.name_any(), namespace = ?object.namespace(), ?plan, "planned");
     let outcome = match plan {
+        Plan::Done => Outcome::Done,
         Plan::Wait(until) => Outcome::Waited(until),
         Plan::Refuse(failure) => Outcome::Refused(failure),
         Plan::Suspend => Outcome::Suspended,
@@ -70,7 +73,8 @@ impl Round<'_> {
             Ok(read) => read,
             Err(failure) => return Outcome::Failed(failure),
         };
-        let source = match self.judge(&value) {
+        let kms_now = read_at + self.context.kms.offset(&origin);
+        let source = match self.judge(&value, &store, kms_now) {
             Ok(source) => source,
             Err(failure) => return Outcome::Failed(failure),
         };
@@ -86,9 +90,11 @@ impl Round<'_> {
             Target::Ours {
                 uid,
                 resource_version,
+                is_orphan,
             } => Fence::Unchanged {
                 uid: uid.clone(),
                 resource_version: resource_version.clone(),
+                is_orphan: *is_orphan,
             },
             _ => Fence::Absent,
         };
@@ -105,11 +111,8 @@ impl Round<'_> {
             Err(WriteError::Gone) => return Outcome::Gone,
             Err(WriteError::Failed(failure)) => return Outcome::Failed(failure),
         };
-        if why == Why::Drift {
-            self.memory.repaired = Some(Repair::after(self.memory.repaired.as_ref(), self.now));
-        }
-        self.observe_rotation(&source, read_at);
-        let kms_now = read_at + self.context.kms.offset(&origin);
+        self.note_repair(why, &target);
+        self.observe_rotation(&source, &origin);
         let synced = Synced {
             read_at,
             store,
@@ -134,26 +137,74 @@ impl Round<'_> {
     }
 
     /// Checks that the answer is one to the question, and not older than what we had.
-    fn judge(&self, value: &SecretValue) -> Result<SourceStatus, Failure> {
+    fn judge(
+        &self,
+        value: &SecretValue,
+        store: &StoreStatus,
+        kms_now: Timestamp,
+    ) -> Result<SourceStatus, Failure> {
         let source = &self.object.spec.source;
         shape::check_version(source, &value.facts)?;
-        let mut seen = status::source_status(SOURCE_NAME, &value.facts);
-        if let Some(old) = self.memory.status.sources.first()
-            && self.memory.status.observed_generation == self.object.metadata.generation
+        let mut seen = status::source_status(SOURCE_NAME, &source.secret_name, &value.facts);
+        let status = &self.memory.status;
+        let is_same_store = status
+            .store
+            .as_ref()
+            .is_some_and(|old| old.uid == store.uid);
+        let Some(old) = status
+            .sources
+            .first()
+            .filter(|old| is_same_store && old.secret_name == seen.secret_name)
+        else {
+            return Ok(seen);
+        };
+        if value.facts.is_managed()
+            && is_before(&seen, old)
+            && !self.has_waited_for(Reason::StaleAnswer)
         {
-            if value.facts.is_managed() && seen.last_rotation_date < old.last_rotation_date {
-                return Err(Failure::new(
-                    Reason::StaleAnswer,
-                    format!(
-                        "KMS answered {:?} as it was before its last rotation",
-                        source.secret_name
-                    ),
-                    "nothing: it is read again",
-                ));
-            }
-            note_rotation(old, &mut seen);
+            return Err(Failure::new(
+                Reason::StaleAnswer,
+                format!(
+                    "KMS answered {:?} as it was before its last rotation",
+                    source.secret_name
+                ),
+                "no action needed: it is read again, and believed after a minute",
+            ));
         }
+        note_rotation(old, &mut seen, kms_now);
         Ok(seen)
+    }
+
+    /// It has failed for this reason for a minute: it is no lagging copy of KMS, but a secret that was made anew.
+    fn has_waited_for(&self, reason: Reason) -> bool {
+        let backoff = self
+            .memory
+            .backoff
+            .as_ref()
+            .filter(|backoff| backoff.reason == reason);
+        backoff.is_some_and(|backoff| self.now.duration_since(backoff.since) >= STALE_MAX)
+    }
+
+    /// Takes note of a repair, if somebody's doing was undone by it: an apply that moves nothing undid nothing.
+    fn note_repair(&mut self, why: Why, target: &TargetStatus) {
+        let is_repair = match (why, &self.target) {
+            (
+                Why::Drift,
+                Target::Ours {
+                    resource_version, ..
+                },
+            ) => *resource_version != target.resource_version,
+            (Why::Missing, Target::Absent) => self
+                .memory
+                .status
+                .target
+                .as_ref()
+                .is_some_and(|old| old.name == target.name),
+            _ => false,
+        };
+        if is_repair {
+            self.memory.repaired = Some(Repair::after(self.memory.repaired.as_ref(), self.now));
+        }
     }
 
     /// The object changed or went while we were reading: what we have in hand is not for it.
@@ -170,21 +221,26 @@ impl Round<'_> {
         })
     }
 
-    /// Measures how long after its announced date a rotation was written.
-    fn observe_rotation(&self, source: &SourceStatus, read_at: Timestamp) {
+    /// Measures how long after its announced date a rotation was written, in the time of KMS.
+    fn observe_rotation(&self, source: &SourceStatus, origin: &Origin) {
         let Some(old) = self.memory.status.sources.first() else {
             return;
         };
-        let announced = announced(old);
+        let kms_now = (self.context.clock)() + self.context.kms.offset(origin);
         if old.version_id != source.version_id
-            && let Some(date) = announced.filter(|date| *date <= read_at)
+            && let Some(date) = announced(old).filter(|date| *date <= kms_now)
         {
-            let delay = (self.context.clock)().duration_since(date);
+            let delay = kms_now.duration_since(date);
             self.context
                 .metrics
                 .observe_rotation(Duration::try_from(delay).unwrap_or_default());
         }
     }
+}
+
+/// Both were rotated, and `new` was not rotated since.
+fn is_before(new: &SourceStatus, old: &SourceStatus) -> bool {
+    matches!((&new.last_rotation_date, &old.last_rotation_date), (Some(new), Some(old)) if new < old)
 }
 
 /// New, changed and rotated go before periodic: somebody waits for them.

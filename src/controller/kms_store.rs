@@ -1,7 +1,7 @@
 //! From the store that a `KmsSecret` names to an endpoint and credentials.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
@@ -9,15 +9,16 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
 use super::Context;
+use super::caches::{Labels, SecretMeta};
 use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint};
 use crate::alibaba::kms;
 use crate::alibaba::reader::{self, Reader};
 use crate::alibaba::{AccessKey, SignatureMethod};
-use crate::api::kms_secret::StoreStatus;
-use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature};
-use crate::api::{CREDENTIALS_LABEL, KmsSecret, KmsStore};
-use crate::sync::{Failure, Reason};
+use crate::api::kms_secret::{StoreKind, StoreStatus};
+use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature, StoreSettings};
+use crate::api::{CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore};
+use crate::sync::{Failure, Reason, tenancy};
 
 /// Keys of a credential Secret that stores name by default.
 const ACCESS_KEY_ID: &str = "accessKeyId";
@@ -39,83 +40,215 @@ pub(super) struct Resolved {
     secret_ref: AccessKeySecretRef,
 }
 
-/// The readers of the stores: one for each store, as long as the store and its credentials are unchanged.
+/// The readers of the stores, by the stores' uids.
 #[derive(Default)]
-pub(super) struct Readers(Mutex<HashMap<String, (StoreStatus, Opening)>>);
+pub(super) struct Readers(Mutex<HashMap<String, Opened>>);
 
-/// A reader whose credentials are read once, however many wait for it; a failure is not kept.
-type Opening = Arc<OnceCell<Arc<Reader>>>;
+/// A reader, as long as its store and its credentials are unchanged.
+struct Opened {
+    of: StoreStatus,
+    /// Namespace and name of the Secret that its credentials stand in.
+    source: (String, String),
+    /// Its credentials are read once, however many wait for it; a failure is not kept.
+    reader: Arc<OnceCell<Arc<Reader>>>,
+}
 
 impl Readers {
-    fn opening(&self, store: &StoreStatus) -> Opening {
-        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match readers.get(&store.uid) {
-            Some((of, opening)) if of == store => Arc::clone(opening),
+    fn opening(&self, store: &Resolved) -> Arc<OnceCell<Arc<Reader>>> {
+        let mut readers = self.lock();
+        match readers.get(&store.status.uid) {
+            Some(opened) if opened.of == store.status => Arc::clone(&opened.reader),
             _ => {
-                let opening = Opening::default();
-                readers.insert(store.uid.clone(), (store.clone(), Arc::clone(&opening)));
-                opening
+                let opened = Opened {
+                    of: store.status.clone(),
+                    source: (store.namespace.clone(), store.secret_ref.name.clone()),
+                    reader: Arc::default(),
+                };
+                let reader = Arc::clone(&opened.reader);
+                readers.insert(store.status.uid.clone(), opened);
+                reader
             }
         }
     }
+
+    /// Drops the readers, and with them the credentials, of stores that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| is_there(uid));
+    }
+
+    /// Drops the readers whose credentials came out of this Secret.
+    pub(super) fn forget_credentials(&self, secret: &SecretMeta) {
+        let source = (secret.namespace().unwrap_or_default(), secret.name_any());
+        self.lock().retain(|_, opened| opened.source != source);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Opened>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Name of the Secret that holds a store's credentials.
-pub(super) fn secret_name(store: &KmsStore) -> Option<&str> {
-    let access_key = store.spec.auth.access_key.as_ref()?;
-    Some(&access_key.secret_ref.name)
+/// A store of either kind, that the object may use.
+struct Found {
+    kind: StoreKind,
+    uid: String,
+    generation: i64,
+    settings: StoreSettings,
+    credentials: Option<(String, AccessKeySecretRef)>,
 }
 
 /// Finds the store that `object` names and checks that it may be used.
 pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Resolved, Failure> {
-    let namespace = object.namespace().unwrap_or_default();
     let name = object.spec.store_ref.name.clone();
-    let reference = ObjectRef::<KmsStore>::new(&name).within(&namespace);
-    let store = context.caches.stores.get(&reference).ok_or_else(|| {
+    let found = match object.store_kind() {
+        StoreKind::KmsStore => find_store(object, context)?,
+        StoreKind::ClusterKmsStore => find_cluster_store(object, context)?,
+    };
+    let kind = kind_name(found.kind);
+    let invalid = |what: String| {
+        Failure::new(
+            Reason::StoreInvalid,
+            format!("{kind} {name:?}: {what}"),
+            "mend the store",
+        )
+    };
+    let settings = &found.settings;
+    let origin = resolve_endpoint(
+        &settings.region,
+        settings.network == Some(Network::Public),
+        settings.endpoint.as_deref(),
+        &context.allowed_endpoints,
+    )
+    .map_err(invalid)?;
+    let (namespace, secret_ref) = found
+        .credentials
+        .ok_or_else(|| invalid("spec.auth names no way to authenticate".into()))?;
+    let version = consenting_version(&namespace, &secret_ref.name, context).await?;
+    Ok(Resolved {
+        status: StoreStatus {
+            kind: kind.into(),
+            uid: found.uid,
+            generation: found.generation,
+            credential_resource_version: Some(version),
+        },
+        origin,
+        method: match settings.signature.unwrap_or_default() {
+            Signature::V3 => SignatureMethod::V3,
+            Signature::V1 => SignatureMethod::V1,
+        },
+        batch: settings.batch.unwrap_or_default() == BatchMode::Auto,
+        per_second: settings.requests_per_second.map_or(PER_SECOND, f64::from),
+        name,
+        namespace,
+        secret_ref,
+    })
+}
+
+fn kind_name(kind: StoreKind) -> &'static str {
+    match kind {
+        StoreKind::KmsStore => "KmsStore",
+        StoreKind::ClusterKmsStore => "ClusterKmsStore",
+    }
+}
+
+fn find_store(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
+    let (namespace, name) = (
+        object.namespace().unwrap_or_default(),
+        &object.spec.store_ref.name,
+    );
+    let store = context
+        .caches
+        .stores
+        .get(&ObjectRef::<KmsStore>::new(name).within(&namespace));
+    let store = store.ok_or_else(|| {
         Failure::new(
             Reason::StoreNotFound,
             format!("there is no KmsStore {name:?} in namespace {namespace:?}"),
             "create it, or mend spec.storeRef",
         )
     })?;
-    let spec = &store.spec;
-    let invalid = |what: String| {
-        Failure::new(
-            Reason::StoreInvalid,
-            format!("KmsStore {name:?}: {what}"),
-            "mend the store",
-        )
-    };
-    let origin = resolve_endpoint(
-        &spec.region,
-        spec.network == Some(Network::Public),
-        spec.endpoint.as_deref(),
-        &context.allowed_endpoints,
-    )
-    .map_err(invalid)?;
-    let access_key = spec.auth.access_key.as_ref();
-    let secret_ref = access_key
-        .map(|access_key| access_key.secret_ref.clone())
-        .ok_or_else(|| invalid("spec.auth names no way to authenticate".into()))?;
-    let version = consenting_version(&namespace, &secret_ref.name, context).await?;
-    Ok(Resolved {
-        status: StoreStatus {
-            kind: "KmsStore".into(),
-            uid: store.uid().unwrap_or_default(),
-            generation: store.metadata.generation.unwrap_or_default(),
-            credential_resource_version: Some(version),
-        },
-        origin,
-        method: match spec.signature.unwrap_or_default() {
-            Signature::V3 => SignatureMethod::V3,
-            Signature::V1 => SignatureMethod::V1,
-        },
-        batch: spec.batch.unwrap_or_default() == BatchMode::Auto,
-        per_second: spec.requests_per_second.map_or(PER_SECOND, f64::from),
-        name,
-        namespace,
-        secret_ref,
+    Ok(Found {
+        kind: StoreKind::KmsStore,
+        uid: store.uid().unwrap_or_default(),
+        generation: store.metadata.generation.unwrap_or_default(),
+        settings: store.spec.settings.clone(),
+        credentials: store
+            .credentials()
+            .map(|(namespace, secret)| (namespace, secret.clone())),
     })
+}
+
+fn find_cluster_store(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
+    let (namespace, name) = (
+        object.namespace().unwrap_or_default(),
+        &object.spec.store_ref.name,
+    );
+    let cluster = context.caches.cluster.as_ref().ok_or_else(|| {
+        Failure::new(
+            Reason::StoreNotFound,
+            "this operator serves no ClusterKmsStores, since it looks at some namespaces only (--namespace)",
+            "use a KmsStore of this namespace",
+        )
+    })?;
+    let store = cluster
+        .stores
+        .get(&ObjectRef::<ClusterKmsStore>::new(name))
+        .ok_or_else(|| {
+            Failure::new(
+                Reason::StoreNotFound,
+                format!("there is no ClusterKmsStore {name:?}"),
+                "create it, or mend spec.storeRef",
+            )
+        })?;
+    check_tenant(object, &store, &cluster.labels_of(&namespace))?;
+    Ok(Found {
+        kind: StoreKind::ClusterKmsStore,
+        uid: store.uid().unwrap_or_default(),
+        generation: store.metadata.generation.unwrap_or_default(),
+        settings: store.spec.settings.clone(),
+        credentials: store
+            .credentials()
+            .map(|(namespace, secret)| (namespace, secret.clone())),
+    })
+}
+
+/// Checks that a cluster store was given to the object's namespace, and for the secret that it names.
+fn check_tenant(
+    object: &KmsSecret,
+    store: &ClusterKmsStore,
+    labels: &Labels,
+) -> Result<(), Failure> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), store.name_any());
+    if !tenancy::admits(&store.spec.namespaces, &namespace, labels) {
+        return Err(Failure::new(
+            Reason::NotAllowed,
+            format!("ClusterKmsStore {name:?} does not let namespace {namespace:?} use it"),
+            "cluster administrator: add the namespace to the store's namespaces",
+        ));
+    }
+    let secret_name = &object.spec.source.secret_name;
+    let patterns = store
+        .spec
+        .secret_names
+        .clone()
+        .unwrap_or_else(tenancy::default_patterns);
+    if !tenancy::allows(
+        &patterns,
+        &namespace,
+        &store.spec.settings.region,
+        secret_name,
+    ) {
+        return Err(Failure::new(
+            Reason::NotAllowed,
+            format!(
+                "ClusterKmsStore {name:?} does not let namespace {namespace:?} read {secret_name:?}"
+            ),
+            format!(
+                "name a secret that its secretNames allow ({}), or ask the cluster administrator",
+                patterns.join(", ")
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The resourceVersion of a credential Secret that consents to being used; the cache holds only such.
@@ -161,7 +294,7 @@ fn not_found(namespace: &str, name: &str, what: &str) -> Failure {
 
 /// The reader of a store; makes it, and reads the store's credentials, at the first call after either changed.
 pub(super) async fn reader(store: &Resolved, context: &Context) -> Result<Arc<Reader>, Failure> {
-    let opening = context.readers.opening(&store.status);
+    let opening = context.readers.opening(store);
     let reader = opening.get_or_try_init(|| async {
         let key = read_access_key(store, context).await?;
         Ok(open(store, &key, &context.kms))
@@ -200,6 +333,11 @@ fn open(store: &Resolved, key: &Arc<AccessKey>, client: &Arc<KmsClient>) -> Arc<
 async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<AccessKey>, Failure> {
     let (namespace, secret_ref) = (&store.namespace, &store.secret_ref);
     let name = &secret_ref.name;
+    let version = store
+        .status
+        .credential_resource_version
+        .as_deref()
+        .unwrap_or_default();
     let mut keys = vec![
         secret_ref
             .access_key_id_key
@@ -213,7 +351,7 @@ async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<Acce
     keys.extend(secret_ref.security_token_key.as_deref());
     let values = context
         .cluster
-        .secret_values(namespace, name, &keys)
+        .secret_values(namespace, name, version, &keys)
         .await?;
     let values = values
         .ok_or_else(|| not_found(namespace, name, &format!("there is no Secret {name:?}")))?;
@@ -231,6 +369,15 @@ async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<Acce
     });
     let mut next = || found.next().transpose();
     match (next()?, next()?) {
+        (Some(id), Some(_)) if id.expose_secret().chars().any(char::is_control) => {
+            Err(Failure::new(
+                Reason::CredentialsInvalid,
+                format!(
+                    "the access key id in Secret {name:?} of namespace {namespace:?} holds a control character"
+                ),
+                "store it again, as it was issued",
+            ))
+        }
         (Some(id), Some(secret)) => Ok(Arc::new(AccessKey {
             id,
             secret,

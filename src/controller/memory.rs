@@ -36,6 +36,12 @@ pub(super) struct Memory {
     pub(super) repaired: Option<Repair>,
     /// The cache was wrong about the target: ask the API server.
     pub(super) look: bool,
+    /// An attempt of this process failed, or was refused.
+    pub(super) tried: bool,
+    /// How often in a row the world moved under our hands.
+    pub(super) moved: u32,
+    /// How often in a row the status could not be written.
+    pub(super) unwritten: u32,
 }
 
 impl Memory {
@@ -91,13 +97,19 @@ fn uid(object: &KmsSecret) -> String {
 }
 
 impl Memories {
-    /// The memory of an object, brought up to what the cache shows, and whether there was one.
-    pub(super) fn recall(&self, object: &KmsSecret) -> (Memory, bool) {
-        let mut memories = lock(&self.by_uid);
-        let known = memories.contains_key(&uid(object));
-        let memory = memories.entry(uid(object)).or_default();
+    /// The memory of an object, brought up to what the cache shows.
+    pub(super) fn recall(&self, object: &KmsSecret) -> Memory {
+        let mut memory = lock(&self.by_uid)
+            .get(&uid(object))
+            .cloned()
+            .unwrap_or_default();
         memory.refresh(object);
-        (memory.clone(), known)
+        memory
+    }
+
+    /// Drops the memories of objects that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        lock(&self.by_uid).retain(|uid, _| is_there(uid));
     }
 
     /// Puts a memory back. An object is never reconciled twice at once, so nothing is lost in between.

@@ -18,9 +18,15 @@ use crate::sync::{Failure, Reason};
 const STATUS_TRIES: usize = 3;
 /// Waited before looking again at something that changed under our hands.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
+/// After so many looks in a row somebody is told.
+const MOVES_MAX: u32 = 6;
+/// A Secret that is not ours is looked at this often: no watch of ours shows it.
+const FOREIGN_LOOK: SignedDuration = SignedDuration::from_secs(30);
 
 /// How a reconcile ended.
 pub(super) enum Outcome {
+    /// It was done once and for all.
+    Done,
     /// Nothing was due.
     Waited(Option<Timestamp>),
     /// The target was written.
@@ -65,7 +71,7 @@ impl Round<'_> {
                 .and_then(|schedule| schedule.next())
                 .map(|due| due.at),
             Next::Never => {
-                self.context.memories.keep(self.object, self.memory);
+                self.context.keep(self.object, self.memory);
                 return Action::await_change();
             }
         };
@@ -73,7 +79,11 @@ impl Round<'_> {
             status::show_next(&mut self.memory.status, next);
         }
         self.announce(&before).await;
-        self.write_status().await;
+        let next = if self.write_status().await {
+            next
+        } else {
+            self.write_again(next)
+        };
         let soonest = next.into_iter().chain(self.again).min();
         let action = soonest.map_or_else(Action::await_change, |at| {
             let wait = at.duration_since((self.context.clock)());
@@ -84,7 +94,7 @@ impl Round<'_> {
                     .max(Duration::from_millis(1)),
             )
         });
-        self.context.memories.keep(self.object, self.memory);
+        self.context.keep(self.object, self.memory);
         action
     }
 
@@ -94,10 +104,23 @@ impl Round<'_> {
         if !refused && self.memory.refused_since.take().is_some() {
             self.context.memories.stop_waiting(self.object);
         }
+        let target_uid = self.seen().target_uid().map(ToOwned::to_owned);
         let memory = &mut self.memory;
         match outcome {
             Outcome::Gone => Next::Never,
-            Outcome::Moved => Next::At(context.now + LOOK_AGAIN),
+            Outcome::Moved => {
+                memory.moved += 1;
+                let wait = LOOK_AGAIN * 2i32.pow(memory.moved.min(7) - 1);
+                if memory.moved >= MOVES_MAX {
+                    let failure = plan::contested(self.object.target_name(), wait);
+                    self.tell_failure(&failure, context);
+                }
+                Next::At(context.now + wait)
+            }
+            Outcome::Done => {
+                memory.status = status::done(&memory.status, context);
+                Next::OnChange
+            }
             Outcome::Waited(until) => {
                 if self.object.metadata.deletion_timestamp.is_some() {
                     return Next::Never;
@@ -114,14 +137,13 @@ impl Round<'_> {
                 memory.status = status::synced(&memory.status, context, *synced);
                 memory.last_read = Some(read_at);
                 memory.backoff = None;
-                memory.look = false;
+                memory.moved = 0;
+                memory.tried = false;
                 Next::Scheduled
             }
             Outcome::Failed(failure) => {
-                let attempt = Attempted::of(
-                    self.object,
-                    self.store.as_ref().ok().map(|store| &store.status),
-                );
+                let store = self.store.as_ref().ok().map(|store| &store.status);
+                let attempt = Attempted::of(self.object, store, target_uid.as_deref());
                 let since = memory
                     .backoff
                     .as_ref()
@@ -131,16 +153,18 @@ impl Round<'_> {
                     attempt,
                     since: since.unwrap_or(context.now),
                     last: context.now,
-                    retry: failure.reason.retry(),
+                    reason: failure.reason,
                     retry_after: failure.retry_after,
                 };
                 let at = backoff.retry_at(self.hash);
                 memory.backoff = Some(backoff);
+                memory.tried = true;
                 self.tell_failure(&failure, context);
                 Next::At(at)
             }
             Outcome::Refused(failure) => {
                 memory.backoff = None;
+                memory.tried = true;
                 let since = *memory.refused_since.get_or_insert(context.now);
                 if failure.reason == Reason::TargetOwnedByOther {
                     self.context
@@ -148,20 +172,24 @@ impl Round<'_> {
                         .wait_for(self.object, self.object.target_name());
                 }
                 let refusal = Backoff {
-                    attempt: Attempted::of(self.object, None),
+                    attempt: Attempted::of(self.object, None, None),
                     since,
                     last: context.now,
-                    retry: failure.reason.retry(),
+                    reason: failure.reason,
                     retry_after: failure.retry_after,
                 };
                 self.tell_failure(&failure, context);
-                Next::At(refusal.retry_at(self.hash))
+                Next::At(if failure.reason == Reason::TargetOwnedByOther {
+                    context.now + FOREIGN_LOOK
+                } else {
+                    refusal.retry_at(self.hash)
+                })
             }
         }
     }
 
     fn tell_failure(&mut self, failure: &Failure, context: status::Context<'_>) {
-        let ceiling = self.ceiling();
+        let (ceiling, is_intact) = (self.ceiling(), self.seen().is_intact());
         tracing::info!(
             object = %self.object.name_any(),
             namespace = ?self.object.namespace(),
@@ -169,7 +197,8 @@ impl Round<'_> {
             code = failure.code,
             "{}", failure.message()
         );
-        self.memory.status = status::failed(&self.memory.status, context, failure, ceiling);
+        self.memory.status =
+            status::failed(&self.memory.status, context, failure, ceiling, is_intact);
     }
 
     fn ceiling(&self) -> SignedDuration {
@@ -216,33 +245,35 @@ impl Round<'_> {
         }
     }
 
-    /// Writes the status if it is worth a write, under the version that it was computed from.
-    async fn write_status(&mut self) {
+    /// Writes the status if it is worth a write, under the version that it was computed from. Answers whether what the
+    /// API server has is now good enough.
+    async fn write_status(&mut self) -> bool {
         let ceiling = self.ceiling();
         for _ in 0..STATUS_TRIES {
             let memory = &mut self.memory;
             if !status::worth_writing(&memory.stored, &memory.status, ceiling) {
-                return;
+                return true;
             }
             let to_json =
                 |status: &KmsSecretStatus| serde_json::to_value(status).unwrap_or_default();
             let patch = status::merge_patch(&to_json(&memory.stored), &to_json(&memory.status));
-            match self
+            let patched = self
                 .context
                 .cluster
                 .patch_status(self.object, &memory.version, patch)
-                .await
-            {
+                .await;
+            match patched {
                 Ok(version) => {
                     memory.stored = memory.status.clone();
                     memory.version = version;
-                    return;
+                    memory.unwritten = 0;
+                    return true;
                 }
                 Err(WriteError::Stale) => {}
-                Err(WriteError::Gone) => return,
+                Err(WriteError::Gone) => return true,
                 Err(WriteError::Failed(failure)) => {
-                    tracing::warn!(object = %self.object.name_any(), "the status was not written: {}", failure.message());
-                    return;
+                    tracing::warn!(object = %self.object.name_any(), namespace = ?self.object.namespace(), "{}", failure.message());
+                    return false;
                 }
             }
             let namespace = self.object.namespace().unwrap_or_default();
@@ -251,13 +282,28 @@ impl Round<'_> {
                 .cluster
                 .kms_secret(&namespace, &self.object.name_any())
                 .await;
-            match fresh {
-                Ok(Some(fresh)) if fresh.uid() == self.object.uid() => {
-                    self.memory.stored = fresh.status.clone().unwrap_or_default();
-                    self.memory.version = fresh.resource_version().unwrap_or_default();
-                }
-                _ => return,
+            let Ok(Some(fresh)) = fresh else { return false };
+            if fresh.uid() != self.object.uid() {
+                return true;
+            }
+            let told = fresh.status.clone().unwrap_or_default();
+            self.memory.version = fresh.resource_version().unwrap_or_default();
+            let is_others = told != self.memory.stored;
+            self.memory.stored.clone_from(&told);
+            if is_others {
+                // Another process told of it meanwhile: what it knows is newer than what we began with.
+                self.memory.status = told;
+                self.memory.last_read = None;
+                return false;
             }
         }
+        false
+    }
+
+    /// When to come back after a status that could not be written.
+    fn write_again(&mut self, next: Option<Timestamp>) -> Option<Timestamp> {
+        self.memory.unwritten += 1;
+        let at = (self.context.clock)() + LOOK_AGAIN * 2i32.pow(self.memory.unwritten.min(9));
+        next.into_iter().chain([at]).min()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Retry;
+use super::{Reason, later};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::StoreStatus;
 
@@ -20,8 +20,8 @@ pub struct Backoff {
     pub since: Timestamp,
     /// When the last failed.
     pub last: Timestamp,
-    /// How often to try again.
-    pub retry: Retry,
+    /// Why the last failed.
+    pub reason: Reason,
     /// How long the service asked us to wait.
     pub retry_after: Option<Duration>,
 }
@@ -35,16 +35,19 @@ pub struct Attempted {
     pub sync: Option<String>,
     /// The store.
     pub store: Option<StoreStatus>,
+    /// Uid of the target, if there is one: what it refused, another one may take.
+    pub target: Option<String>,
 }
 
 impl Attempted {
     /// What an attempt made now would be.
     #[must_use]
-    pub fn of(object: &KmsSecret, store: Option<&StoreStatus>) -> Self {
+    pub fn of(object: &KmsSecret, store: Option<&StoreStatus>, target: Option<&str>) -> Self {
         Self {
             generation: object.metadata.generation,
             sync: object.sync_token().map(ToOwned::to_owned),
             store: store.cloned(),
+            target: target.map(ToOwned::to_owned),
         }
     }
 }
@@ -53,18 +56,21 @@ impl Backoff {
     /// When to try again: as long again as it has been failing, within the bounds of the class, spread by the uid.
     #[must_use]
     pub fn retry_at(&self, hash: u64) -> Timestamp {
-        let (least, most) = self.retry.bounds();
+        let (least, most) = self.reason.retry().bounds();
         let failing = Duration::try_from(self.last.duration_since(self.since)).unwrap_or_default();
         let wait = failing
             .clamp(least, most)
             .max(self.retry_after.unwrap_or_default());
         let parts = u32::try_from(hash % 200).unwrap_or_default();
         let wait = wait + wait * parts / 1000;
-        self.last + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)
+        later(
+            self.last,
+            SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX),
+        )
     }
 }
 
-/// The last repairs of a target that somebody edits.
+/// The last repairs of a target that somebody edits or deletes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repair {
     /// When the last was.
@@ -74,10 +80,13 @@ pub struct Repair {
 }
 
 impl Repair {
-    /// When the next may be: at once after a quiet time, else at doubling steps from 30 s on.
+    /// When the next may be: `free` at once, and after them at doubling steps from 30 s on.
     #[must_use]
-    pub fn next_at(self) -> Timestamp {
-        self.at + REPAIR_MIN * 2i32.pow(self.count.saturating_sub(1).min(6))
+    pub fn next_at(self, free: u32) -> Timestamp {
+        let Some(steps) = self.count.checked_sub(free) else {
+            return self.at;
+        };
+        later(self.at, REPAIR_MIN * 2i32.pow(steps.min(6)))
     }
 
     /// The repair that is made at `now`, after `last`.

@@ -6,10 +6,23 @@ pub mod schedule;
 pub mod shape;
 pub mod share;
 pub mod status;
+pub mod tenancy;
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::alibaba::{Class, Error};
+
+/// `at` plus `by`, at most the end of time: what comes from a wire must not overflow.
+#[must_use]
+pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(if by.is_negative() {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
 
 /// Why an object is as it is: condition reason, Event reason and metric label at once. A closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +69,8 @@ pub enum Reason {
     StoreNotFound,
     /// The store's spec can't be used.
     StoreInvalid,
+    /// The store does not let this namespace use it, or not for this secret.
+    NotAllowed,
     /// Somebody else owns the target.
     TargetOwnedByOther,
     /// Somebody else keeps changing the target.
@@ -103,7 +118,7 @@ impl Retry {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Synced,
         Self::Suspended,
         Self::SecretNotFound,
@@ -125,6 +140,7 @@ impl Reason {
         Self::SpecInvalid,
         Self::StoreNotFound,
         Self::StoreInvalid,
+        Self::NotAllowed,
         Self::TargetOwnedByOther,
         Self::TargetContested,
         Self::TargetInvalid,
@@ -160,6 +176,7 @@ impl Reason {
             Self::SpecInvalid => "SpecInvalid",
             Self::StoreNotFound => "StoreNotFound",
             Self::StoreInvalid => "StoreInvalid",
+            Self::NotAllowed => "NotAllowed",
             Self::TargetOwnedByOther => "TargetOwnedByOther",
             Self::TargetContested => "TargetContested",
             Self::TargetInvalid => "TargetInvalid",
@@ -190,7 +207,8 @@ impl Reason {
             | Self::AccountUnavailable
             | Self::InstanceUnavailable
             | Self::StoreNotFound
-            | Self::StoreInvalid => Retry::Credential,
+            | Self::StoreInvalid
+            | Self::NotAllowed => Retry::Credential,
             Self::SecretNotFound
             | Self::AccessDenied
             | Self::KeyUnavailable
@@ -282,7 +300,7 @@ impl Failure {
             Class::Throttled => (
                 Reason::Throttled,
                 format!("KMS asks for fewer calls{said}"),
-                "nothing: it is tried again; the quota is shared by the whole account".to_owned(),
+                "no action needed: it is tried again; the quota is shared by the whole account".to_owned(),
             ),
             Class::Clock => (
                 Reason::ClockSkewed,
@@ -292,7 +310,12 @@ impl Failure {
             Class::Unavailable | Class::Nonce => (
                 Reason::KmsUnavailable,
                 format!("store {store:?}: {error}"),
-                "nothing: it is tried again; if it lasts, check the network between the operator and the store's endpoint".to_owned(),
+                "no action needed: it is tried again; if it lasts, check the network between the operator and the store's endpoint".to_owned(),
+            ),
+            Class::Rejected if code.is_none() => (
+                Reason::RequestRejected,
+                format!("store {store:?}: something that is not KMS answered ({error})"),
+                "check the store's endpoint and what stands between the operator and it; it is tried again".to_owned(),
             ),
             Class::Rejected => (
                 Reason::RequestRejected,

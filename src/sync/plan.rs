@@ -18,8 +18,8 @@ pub struct Seen<'a> {
     pub status: &'a KmsSecretStatus,
     /// When KMS was last read with success, where this is known better than the status tells.
     pub last_read: Option<Timestamp>,
-    /// This process has looked at the object before: what failed then is tried again as its backoff says.
-    pub known: bool,
+    /// The failure that the status tells of was met by this process: it need not be spread like one of before.
+    pub tried: bool,
     /// The store, or why it can't be used.
     pub store: Result<StoreStatus, Failure>,
     /// The target.
@@ -60,6 +60,8 @@ pub enum Target {
         uid: String,
         /// Its resourceVersion.
         resource_version: String,
+        /// Its owner is an object of our name that is gone.
+        is_orphan: bool,
     },
     /// It is somebody else's.
     Foreign {
@@ -73,6 +75,8 @@ pub enum Target {
 pub enum Plan {
     /// Read KMS and write the target.
     Fetch(Why),
+    /// It was done once and for all, and is as it was left.
+    Done,
     /// Do nothing until then, or until something changes.
     Wait(Option<Timestamp>),
     /// Do nothing and say why.
@@ -131,7 +135,8 @@ pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
         interval: seen.object.refresh_interval().and_then(parse_duration),
         pinned: seen.object.spec.source.version_id.is_some(),
         sources: &seen.status.sources,
-        last_read: seen.last_read.or(last_sync)?,
+        // A clock that was ahead must not stop all reads.
+        last_read: seen.last_read.or(last_sync)?.min(seen.now),
         offset: seen.offset,
         hash: seen.hash,
     })
@@ -148,6 +153,9 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     }
     if let Err(failure) = check_spec(seen.object, seen.limits) {
         return Plan::Refuse(failure);
+    }
+    if is_done(seen) {
+        return Plan::Done;
     }
     let store = match &seen.store {
         Ok(store) => store,
@@ -228,6 +236,7 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
         Target::Ours {
             uid,
             resource_version,
+            ..
         },
         Some(written),
     ) = (&seen.target, written)
@@ -235,9 +244,6 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
         return Reading::Now(Why::Missing);
     };
     let policy = object.refresh_policy();
-    if policy == RefreshPolicy::Once {
-        return Reading::At(None);
-    }
     if status.observed_generation != object.metadata.generation {
         return Reading::Now(Why::Changed);
     }
@@ -254,7 +260,7 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
         return Reading::Now(Why::Retry);
     }
     if status.error.is_some() {
-        return if seen.known {
+        return if seen.tried || is_rotation_due(&schedule, seen) {
             Reading::Now(Why::Retry)
         } else {
             retry_after_start(seen, &schedule)
@@ -292,32 +298,93 @@ fn retry_after_start(seen: &Seen<'_>, schedule: &Schedule<'_>) -> Reading {
     }
 }
 
-/// Holds back what was tried a moment ago, and what somebody else keeps undoing.
-fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
-    let attempt = Attempted::of(seen.object, Some(store));
-    if let Some(backoff) = seen.backoff.filter(|backoff| backoff.attempt == attempt) {
-        let at = backoff.retry_at(seen.hash);
-        if at > seen.now {
-            return Plan::Wait(Some(at));
+fn is_rotation_due(schedule: &Schedule<'_>, seen: &Seen<'_>) -> bool {
+    schedule
+        .next()
+        .is_some_and(|due| due.rotation && due.at <= seen.now)
+}
+
+/// Policy `Once`, and it was: only a missing target brings it back.
+fn is_done(seen: &Seen<'_>) -> bool {
+    let written = seen.status.target.as_ref();
+    seen.object.refresh_policy() == RefreshPolicy::Once
+        && seen.status.last_sync_time.is_some()
+        && written.is_some_and(|written| written.name == seen.object.target_name())
+        && matches!(seen.target, Target::Ours { .. })
+}
+
+impl Seen<'_> {
+    /// The target is as our last write left it.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        let written = self.status.target.as_ref();
+        matches!((&self.target, written), (Target::Ours { uid, resource_version, .. }, Some(written))
+            if *uid == written.uid && *resource_version == written.resource_version)
+    }
+
+    /// Uid of the target, if there is one that is ours.
+    #[must_use]
+    pub fn target_uid(&self) -> Option<&str> {
+        match &self.target {
+            Target::Ours { uid, .. } => Some(uid),
+            _ => None,
         }
     }
-    if why == Why::Drift
-        && let Some(at) = seen.repaired.map(|repair| repair.next_at())
-        && at > seen.now
+}
+
+/// Holds back what was tried a moment ago, and what somebody else keeps undoing.
+fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
+    let attempt = Attempted::of(seen.object, Some(store), seen.target_uid());
+    let same = seen
+        .backoff
+        .filter(|backoff| backoff.attempt == attempt && backoff.last <= seen.now);
+    if let Some(at) = same
+        .map(|backoff| backoff.retry_at(seen.hash))
+        .filter(|at| *at > seen.now)
     {
-        return Plan::Refuse(Failure {
-            retry_after: Duration::try_from(at.duration_since(seen.now)).ok(),
-            ..Failure::new(
-                Reason::TargetContested,
-                format!(
-                    "somebody keeps changing Secret {:?} after it was repaired",
-                    seen.object.target_name()
-                ),
-                "find out who (kubectl get secret --show-managed-fields) and stop one of the two",
-            )
-        });
+        return Plan::Wait(Some(at));
     }
-    Plan::Fetch(why)
+    // An edit is repaired at once, and then ever more rarely; a deletion three times at once. What time asks for is not
+    // held back by either.
+    let free = match why {
+        Why::Drift => 1,
+        Why::Missing => 3,
+        _ => return Plan::Fetch(why),
+    };
+    let held = seen
+        .repaired
+        .filter(|repair| repair.at <= seen.now)
+        .map(|repair| repair.next_at(free));
+    let Some(at) = held.filter(|at| *at > seen.now) else {
+        return Plan::Fetch(why);
+    };
+    let due = schedule(seen)
+        .and_then(|schedule| schedule.next())
+        .filter(|due| due.at <= seen.now);
+    match due {
+        Some(due) => Plan::Fetch(if due.rotation {
+            Why::Rotation
+        } else {
+            Why::Due
+        }),
+        None => Plan::Refuse(contested(
+            seen.object.target_name(),
+            at.duration_since(seen.now),
+        )),
+    }
+}
+
+/// The refusal to repair a target yet again.
+#[must_use]
+pub fn contested(target: &str, wait: SignedDuration) -> Failure {
+    Failure {
+        retry_after: Duration::try_from(wait).ok(),
+        ..Failure::new(
+            Reason::TargetContested,
+            format!("somebody keeps changing Secret {target:?} after it was repaired"),
+            "find out who (kubectl get secret -o yaml --show-managed-fields) and stop one of the two",
+        )
+    }
 }
 
 #[cfg(test)]
@@ -327,7 +394,6 @@ mod tests {
     use crate::api::kms_secret::{
         ErrorStatus, KmsSecretSpec, Refresh, Source, SourceStatus, StoreRef, TargetStatus,
     };
-    use crate::sync::Retry;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(seconds: i64) -> Timestamp {
@@ -354,7 +420,7 @@ mod tests {
         started: Timestamp,
         now: Timestamp,
         hash: u64,
-        known: bool,
+        tried: bool,
     }
 
     impl World {
@@ -400,7 +466,7 @@ mod tests {
                 started: at(-100),
                 now: at(10),
                 hash: 0,
-                known: false,
+                tried: false,
             }
         }
 
@@ -409,7 +475,7 @@ mod tests {
                 object: &self.object,
                 status: &self.status,
                 last_read: None,
-                known: self.known,
+                tried: self.tried,
                 store: self.store.clone(),
                 target: self.target.clone(),
                 backoff: self.backoff.as_ref(),
@@ -432,12 +498,12 @@ mod tests {
             });
         }
 
-        fn failed_at(&mut self, since: i64, last: i64, retry: Retry) {
+        fn failed_at(&mut self, since: i64, last: i64, reason: Reason) {
             self.backoff = Some(Backoff {
-                attempt: Attempted::of(&self.object, self.store.as_ref().ok()),
+                attempt: Attempted::of(&self.object, self.store.as_ref().ok(), Some("t")),
                 since: at(since),
                 last: at(last),
-                retry,
+                reason,
                 retry_after: None,
             });
         }
@@ -452,6 +518,7 @@ mod tests {
         Target::Ours {
             uid: uid.into(),
             resource_version: version.into(),
+            is_orphan: false,
         }
     }
 
@@ -532,7 +599,10 @@ mod tests {
         world.target = ours("t", "6");
         world.force("now");
         world.now = at(1_000_000);
-        assert_eq!(world.plan(), Plan::Wait(None));
+        assert_eq!(world.plan(), Plan::Done);
+        world.store = Err(Failure::new(Reason::StoreNotFound, "", ""));
+        assert_eq!(world.plan(), Plan::Done, "the store is not needed any more");
+        world.store = Ok(store());
         world.target = Target::Absent;
         assert_eq!(world.plan(), Plan::Fetch(Why::Missing));
     }
@@ -550,18 +620,18 @@ mod tests {
 
     #[test]
     fn a_failure_waits_as_long_again_within_its_class() {
-        for (since, last, retry, wait) in [
-            (10, 10, Retry::Soon, 1),
-            (0, 10, Retry::Soon, 10),
-            (-10_000, 10, Retry::Soon, 300),
-            (10, 10, Retry::Throttled, 5),
-            (10, 10, Retry::Credential, 60),
-            (10, 10, Retry::Slow, 300),
-            (-10_000, 10, Retry::Slow, 1800),
+        for (since, last, reason, wait) in [
+            (10, 10, Reason::KmsUnavailable, 1),
+            (0, 10, Reason::KmsUnavailable, 10),
+            (-10_000, 10, Reason::KmsUnavailable, 300),
+            (10, 10, Reason::Throttled, 5),
+            (10, 10, Reason::CredentialsInvalid, 60),
+            (10, 10, Reason::AccessDenied, 300),
+            (-10_000, 10, Reason::AccessDenied, 1800),
         ] {
             let mut world = World::in_sync();
-            world.failed_at(since, last, retry);
-            assert_eq!(world.plan(), Plan::Wait(Some(at(10 + wait))), "{retry:?}");
+            world.failed_at(since, last, reason);
+            assert_eq!(world.plan(), Plan::Wait(Some(at(10 + wait))), "{reason:?}");
             world.now = at(10 + wait);
             assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
         }
@@ -570,7 +640,7 @@ mod tests {
     #[test]
     fn a_service_that_says_how_long_to_wait_is_believed() {
         let mut world = World::in_sync();
-        world.failed_at(10, 10, Retry::Throttled);
+        world.failed_at(10, 10, Reason::Throttled);
         world.backoff.as_mut().unwrap().retry_after = Some(Duration::from_secs(20));
         assert_eq!(world.plan(), Plan::Wait(Some(at(30))));
     }
@@ -584,7 +654,7 @@ mod tests {
         ];
         for change in change {
             let mut world = World::in_sync();
-            world.failed_at(10, 10, Retry::Slow);
+            world.failed_at(10, 10, Reason::AccessDenied);
             change(&mut world);
             assert!(matches!(world.plan(), Plan::Fetch(_)));
         }
@@ -630,10 +700,59 @@ mod tests {
         world.repaired = Some(Repair::after(world.repaired.as_ref(), at(30)));
         world.now = at(89);
         assert!(matches!(world.plan(), Plan::Refuse(_)));
+        world.status.sources[0].next_rotation_date = Some(Time(at(50)));
+        assert_eq!(
+            world.plan(),
+            Plan::Fetch(Why::Rotation),
+            "a rotation is not held back"
+        );
         assert_eq!(
             Repair::after(world.repaired.as_ref(), at(100_000)).count,
             1,
             "a quiet time forgives"
         );
+    }
+
+    #[test]
+    fn a_deleted_target_is_made_again_three_times_at_once() {
+        let mut world = World::in_sync();
+        world.target = Target::Absent;
+        for _ in 0..3 {
+            assert_eq!(world.plan(), Plan::Fetch(Why::Missing));
+            world.repaired = Some(Repair::after(world.repaired.as_ref(), world.now));
+        }
+        assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::TargetContested));
+    }
+
+    #[test]
+    fn a_target_that_refused_is_not_held_against_another() {
+        let mut world = World::in_sync();
+        world.failed_at(10, 10, Reason::TargetImmutable);
+        assert!(matches!(world.plan(), Plan::Wait(Some(_))));
+        world.target = Target::Absent;
+        assert_eq!(world.plan(), Plan::Fetch(Why::Missing));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_stop_all_reads() {
+        let mut world = World::in_sync();
+        world.status.last_sync_time = Some(Time(at(1_000_000)));
+        assert_eq!(world.plan(), Plan::Wait(Some(at(10 + 3600))));
+        world.failed_at(1_000_000, 1_000_000, Reason::AccessDenied);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
+    }
+
+    #[test]
+    fn a_rotation_that_is_due_does_not_wait_for_the_retry_of_what_failed_before_a_restart() {
+        let mut world = World::in_sync();
+        world.hash = 500;
+        world.status.error = Some(ErrorStatus {
+            code: None,
+            action: String::new(),
+        });
+        (world.started, world.now) = (at(100), at(101));
+        assert!(matches!(world.plan(), Plan::Wait(Some(_))));
+        world.status.sources[0].next_rotation_date = Some(Time(at(50)));
+        assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
     }
 }

@@ -4,8 +4,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::later;
 use crate::alibaba::secret_value::read_interval;
 use crate::api::kms_secret::{RefreshPolicy, SourceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Waited after an announced date before reading: dates count whole seconds, and a rotation takes a moment.
 const GRACE: SignedDuration = SignedDuration::from_millis(250);
@@ -66,7 +68,7 @@ impl Schedule<'_> {
     #[must_use]
     pub fn next(&self) -> Option<Due> {
         let by_ceiling = Due {
-            at: self.last_read + self.ceiling() + self.spread(),
+            at: later(self.last_read, self.ceiling() + self.spread()),
             rotation: false,
         };
         match self.policy {
@@ -83,15 +85,17 @@ impl Schedule<'_> {
     /// The step is an eighth of the lateness at the last read: no state, and few reads however late KMS is.
     fn by_date(&self) -> Option<Due> {
         let (date, source) = soonest(self.sources)?;
-        let date = date - self.offset;
+        let date = later(date, -self.offset);
         let at = if self.last_read < date {
-            date + GRACE + fraction(self.hash, JITTER)
+            later(date, GRACE + fraction(self.hash, JITTER))
         } else {
             let lateness = self.last_read.duration_since(date);
-            self.last_read
-                + (lateness / 8)
+            later(
+                self.last_read,
+                (lateness / 8)
                     .max(smallest_step(source))
-                    .min(self.ceiling())
+                    .min(self.ceiling()),
+            )
         };
         Some(Due { at, rotation: true })
     }
@@ -103,7 +107,7 @@ impl Schedule<'_> {
     /// The read at the ceiling that was missed while nobody looked: spread from `start` on, so that a restart is no burst.
     #[must_use]
     pub fn after_start(&self, start: Timestamp) -> Timestamp {
-        start + fraction(self.hash, self.ceiling().min(SPREAD_MAX))
+        later(start, fraction(self.hash, self.ceiling().min(SPREAD_MAX)))
     }
 }
 
@@ -144,7 +148,7 @@ pub fn announced(source: &SourceStatus) -> Option<Timestamp> {
     }
     let date = match &source.next_rotation_date {
         Some(next) => next.0,
-        None => source.last_rotation_date.as_ref()?.0 + interval(source)?,
+        None => later(source.last_rotation_date.as_ref()?.0, interval(source)?),
     };
     let confirmed = source
         .confirmed_rotation_date
@@ -160,18 +164,18 @@ fn soonest(sources: &[SourceStatus]) -> Option<(Timestamp, &SourceStatus)> {
         .min_by_key(|(date, _)| *date)
 }
 
-/// Ends the confirming of a date that KMS still announces although the version or the last rotation has moved.
+/// Ends the confirming of a date that has passed and that KMS still announces although the version or the last rotation
+/// has moved. A rotation by hand before the date does not cancel it.
 ///
-/// `old` is what was known before the read that gave `new`.
-pub fn note_rotation(old: &SourceStatus, new: &mut SourceStatus) {
+/// `old` is what was known before the read that gave `new`; `kms_now` is the time of KMS.
+pub fn note_rotation(old: &SourceStatus, new: &mut SourceStatus, kms_now: Timestamp) {
     new.confirmed_rotation_date
         .clone_from(&old.confirmed_rotation_date);
     let moved =
         old.version_id != new.version_id || old.last_rotation_date != new.last_rotation_date;
-    let date = announced(new);
+    let date = announced(new).filter(|date| *date <= kms_now);
     if moved && date.is_some() && date == announced(old) {
-        new.confirmed_rotation_date =
-            date.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time);
+        new.confirmed_rotation_date = date.map(Time);
     }
 }
 
@@ -228,7 +232,6 @@ fn patience(source: &SourceStatus) -> SignedDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -401,12 +404,12 @@ mod tests {
     fn confirming_ends_when_anything_moves() {
         let old = rds(0, "20s");
         let mut same = old.clone();
-        note_rotation(&old, &mut same);
+        note_rotation(&old, &mut same, at(1));
         assert_eq!(announced(&same), Some(at(0)));
 
         let mut other_version = old.clone();
         other_version.version_id = "v2".into();
-        note_rotation(&old, &mut other_version);
+        note_rotation(&old, &mut other_version, at(1));
         assert_eq!(
             announced(&other_version),
             None,
@@ -415,7 +418,7 @@ mod tests {
 
         let mut later = other_version.clone();
         later.confirmed_rotation_date = None;
-        note_rotation(&other_version, &mut later);
+        note_rotation(&other_version, &mut later, at(1));
         assert_eq!(announced(&later), None, "and stays spent");
 
         later.next_rotation_date = Some(Time(at(20)));
@@ -425,9 +428,14 @@ mod tests {
             "until KMS announces another"
         );
 
+        let mut early = old.clone();
+        early.version_id = "v2".into();
+        note_rotation(&old, &mut early, at(-1));
+        assert_eq!(announced(&early), Some(at(0)), "by hand, before the date");
+
         let mut rotated = old.clone();
         rotated.last_rotation_date = Some(Time(at(1)));
-        note_rotation(&old, &mut rotated);
+        note_rotation(&old, &mut rotated, at(1));
         assert_eq!(announced(&rotated), None);
     }
 
@@ -449,6 +457,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn nothing_that_kms_says_overflows(
+            next in proptest::option::of(i64::MIN..i64::MAX),
+            last in proptest::option::of(i64::MIN..i64::MAX),
+            interval in ".{0,24}",
+            offset in -900i64..900,
+        ) {
+            let time = |seconds: i64| Time(Timestamp::from_second(seconds.clamp(-377_705_023_201, 253_402_207_200)).unwrap());
+            let mut source = rds(0, &interval);
+            source.next_rotation_date = next.map(time);
+            source.last_rotation_date = last.map(time);
+            let sources = [source];
+            let mut schedule = schedule(&sources);
+            schedule.offset = seconds(offset);
+            let _ = schedule.next();
+            let mut new = sources[0].clone();
+            note_rotation(&sources[0], &mut new, at(0));
+            let _ = overdue(&sources, Timestamp::MAX);
+        }
+
         #[test]
         fn the_next_read_is_in_the_future_and_never_beyond_the_ceiling(
             next in -1_000_000i64..1_000_000,

@@ -62,7 +62,7 @@ pub fn check_version(source: &Source, facts: &Facts) -> Result<(), Failure> {
     let stage = source.version_stage.as_deref().or(default);
     let labels = &facts.version_stages;
     match stage {
-        Some(stage) if !labels.is_empty() && !labels.iter().any(|label| label == stage) => {
+        Some(stage) if is_missing(stage, labels, source.version_stage.is_some()) => {
             Err(Failure::new(
                 Reason::VersionMismatch,
                 format!(
@@ -73,6 +73,11 @@ pub fn check_version(source: &Source, facts: &Facts) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// A stage that was asked for must be there; the default one may be left unsaid.
+fn is_missing(stage: &str, labels: &[String], is_asked: bool) -> bool {
+    (is_asked || !labels.is_empty()) && !labels.iter().any(|label| label == stage)
 }
 
 /// Makes the data of the Secret: every item, or a failure that names the item and quotes no value.
@@ -181,18 +186,40 @@ fn search(
             "mend the path, or the value in KMS",
         )
     })?;
+    // A projection or a filter that selects nothing answers an empty list, where a field that is not there answers null.
+    let selects_nothing =
+        path.contains(['[', '*']) && matches!(&*found, Variable::Array(items) if items.is_empty());
     match &*found {
-        Variable::Null => Err(Failure::new(
+        _ if selects_nothing => Err(nothing(item, path, &json)),
+        Variable::Number(number) if loses_digits(number) => Err(Failure::new(
             Reason::ValueInvalid,
             format!(
-                "key {key:?}: the path {path:?} finds nothing{}",
-                field_names(&json)
+                "key {key:?}: the number at the path is larger than what a JSON number keeps exactly"
             ),
-            "mend the path, or the value in KMS",
+            "store it as text in KMS",
         )),
+        Variable::Null => Err(nothing(item, path, &json)),
         Variable::String(text) => Ok(text.clone().into()),
         other => Ok(other.to_string().into()),
     }
+}
+
+fn nothing(item: &DataItem, path: &str, json: &Value) -> Failure {
+    Failure::new(
+        Reason::ValueInvalid,
+        format!(
+            "key {:?}: the path {path:?} finds nothing{}",
+            item.key,
+            field_names(json)
+        ),
+        "mend the path, or the value in KMS",
+    )
+}
+
+/// Beyond 2^53 a floating-point number no longer holds every whole one.
+fn loses_digits(number: &serde_json::Number) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= EXACT)
 }
 
 fn parse(item: &DataItem, document: &SecretString, facts: &Facts) -> Result<Value, Failure> {
@@ -224,9 +251,10 @@ fn parse(item: &DataItem, document: &SecretString, facts: &Facts) -> Result<Valu
 
 /// `ExtendedConfig` is a string that holds JSON; in the newest document's example it is escaped once more.
 fn parse_twice_escaped(text: &str) -> Option<Value> {
-    serde_json::from_str(text)
-        .or_else(|_| serde_json::from_str(&text.replace("\\\"", "\"")))
-        .ok()
+    serde_json::from_str(text).ok().or_else(|| {
+        let unescaped: String = serde_json::from_str(&format!("\"{text}\"")).ok()?;
+        serde_json::from_str(&unescaped).ok()
+    })
 }
 
 /// The names of the fields that are there, never their values.
@@ -359,12 +387,21 @@ mod tests {
     #[test]
     fn what_cannot_be_shaped_is_a_failure_without_the_value() {
         let text = value("secret-value");
-        let json = value(r#"{"a":"secret-value"}"#);
+        let json = value(
+            r#"{"a":"secret-value","list":[{"n":"x","p":1}],"huge":12345678901234567890123}"#,
+        );
         for (path, decode, value, reason) in [
             (Some("a"), None, &text, Reason::ValueInvalid),
             (Some("a["), None, &json, Reason::SpecInvalid),
             (Some("abs(a)"), None, &json, Reason::ValueInvalid),
             (Some("nope(a)"), None, &json, Reason::ValueInvalid),
+            (
+                Some("list[?n=='nobody'].p"),
+                None,
+                &json,
+                Reason::ValueInvalid,
+            ),
+            (Some("huge"), None, &json, Reason::ValueInvalid),
             (Some("a"), Some(Decode::Base64), &json, Reason::ValueInvalid),
             (None, Some(Decode::Base64), &text, Reason::ValueInvalid),
         ] {
@@ -404,6 +441,7 @@ mod tests {
         for config in [
             r#"{"SecretSubType":"SingleUser","CustomData":{}}"#,
             r#"{\"SecretSubType\":\"SingleUser\",  \"CustomData\":{} }"#,
+            r#"{\"SecretSubType\":\"SingleUser\", \"CustomData\":{\"a\":\"x\\\\y\\nz\"} }"#,
         ] {
             managed.extended_config = Some(config.into());
             let data = shape(std::slice::from_ref(&wanted), "Opaque", &managed).unwrap();

@@ -47,17 +47,32 @@ pub struct Synced {
     pub overdue: Option<Overdue>,
 }
 
+/// KMS gives a version 8 labels at most.
+const STAGES_MAX: usize = 16;
+
+/// A word of KMS as it may stand in a status: short, and without control characters.
+fn clean(word: &str) -> String {
+    word.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
 /// What KMS said of a source, as the status shows it.
 #[must_use]
-pub fn source_status(name: &str, facts: &Facts) -> SourceStatus {
+pub fn source_status(name: &str, secret_name: &str, facts: &Facts) -> SourceStatus {
+    let word = |word: &Option<String>| word.as_deref().map(clean);
     SourceStatus {
         name: name.to_owned(),
-        version_id: facts.version_id.clone(),
-        version_stages: facts.version_stages.clone(),
-        secret_type: facts.secret_type.clone(),
-        secret_data_type: facts.secret_data_type.clone(),
-        automatic_rotation: facts.automatic_rotation.clone(),
-        rotation_interval: facts.rotation_interval.clone(),
+        secret_name: secret_name.to_owned(),
+        version_id: clean(&facts.version_id),
+        version_stages: facts
+            .version_stages
+            .iter()
+            .take(STAGES_MAX)
+            .map(|stage| clean(stage))
+            .collect(),
+        secret_type: word(&facts.secret_type),
+        secret_data_type: word(&facts.secret_data_type),
+        automatic_rotation: word(&facts.automatic_rotation),
+        rotation_interval: word(&facts.rotation_interval),
         last_rotation_date: facts.last_rotation_date.map(whole_seconds),
         next_rotation_date: facts.next_rotation_date.map(whole_seconds),
         confirmed_rotation_date: None,
@@ -115,18 +130,17 @@ pub fn synced(previous: &KmsSecretStatus, context: Context<'_>, synced: Synced) 
 
 /// The status after a failure: what was written stays told, `Ready` says that it may be old.
 ///
-/// `ceiling` is the longest time between two reads: while the last good value is younger than that and five minutes,
-/// a failure that passes by itself changes nothing.
+/// `ceiling` is the longest time between two reads: while the last good value is younger than that and five minutes, and
+/// the target is as we left it, a failure that passes by itself changes nothing.
 #[must_use]
 pub fn failed(
     previous: &KmsSecretStatus,
     context: Context<'_>,
     failure: &Failure,
     ceiling: SignedDuration,
+    is_intact: bool,
 ) -> KmsSecretStatus {
     let mut status = previous.clone();
-    status.observed_generation = context.generation;
-    status.last_handled_sync = context.sync.map(ToOwned::to_owned);
     let is_young = previous
         .last_sync_time
         .as_ref()
@@ -135,11 +149,14 @@ pub fn failed(
     if failure.reason.is_transient()
         && failure.reason != Reason::TargetContested
         && is_young
+        && is_intact
         && same_spec
         && is_ready(previous)
     {
         return status;
     }
+    status.observed_generation = context.generation;
+    status.last_handled_sync = context.sync.map(ToOwned::to_owned);
     status.next_sync_time = None;
     status.error = Some(ErrorStatus {
         code: failure.code.clone(),
@@ -197,20 +214,26 @@ pub fn suspended(previous: &KmsSecretStatus, context: Context<'_>) -> KmsSecretS
 pub fn waiting(previous: &KmsSecretStatus, context: Context<'_>) -> KmsSecretStatus {
     let mut status = previous.clone();
     status.observed_generation = context.generation;
-    if let Some(ready) = find(&status.conditions, READY)
-        && ready.reason == Reason::Suspended.as_str()
-    {
-        let value = ready.status.clone();
-        let message = "The Secret holds what KMS held at the last sync.";
-        set(
-            &mut status.conditions,
-            READY,
-            &value,
-            Reason::Synced.as_str(),
-            message,
-            context,
-        );
-    }
+    status
+}
+
+/// The status of an object that was synced once and for all: whatever was refused since does not matter to it.
+#[must_use]
+pub fn done(previous: &KmsSecretStatus, context: Context<'_>) -> KmsSecretStatus {
+    let mut status = waiting(previous, context);
+    status.error = None;
+    status.next_sync_time = None;
+    let message =
+        "The Secret holds what KMS held at the first sync, as spec.refresh.policy Once asks.";
+    set(
+        &mut status.conditions,
+        READY,
+        "True",
+        Reason::Synced.as_str(),
+        message,
+        context,
+    );
+    remove(&mut status.conditions, STALLED);
     status
 }
 
@@ -372,25 +395,47 @@ mod tests {
 
     #[test]
     fn an_outage_changes_nothing_while_the_value_is_young() {
-        let status = failed(&good(), context(3600), &outage(), HOUR);
+        let status = failed(&good(), context(3600), &outage(), HOUR, true);
         assert_eq!(status, good());
-        let old = failed(&good(), context(3600 + 300), &outage(), HOUR);
+        let old = failed(&good(), context(3600 + 300), &outage(), HOUR, true);
         assert_eq!(ready(&old), Some(("False", "KmsUnavailable")));
         assert_eq!(find(&old.conditions, STALLED), None, "it passes by itself");
+    }
+
+    #[test]
+    fn an_outage_while_the_target_is_missing_is_told() {
+        let status = failed(&good(), context(1), &outage(), HOUR, false);
+        assert_eq!(ready(&status), Some(("False", "KmsUnavailable")));
+    }
+
+    #[test]
+    fn a_forced_sync_that_failed_in_silence_is_not_handled() {
+        let mut context = context(1);
+        context.sync = Some("now");
+        assert_eq!(
+            failed(&good(), context, &outage(), HOUR, true).last_handled_sync,
+            None
+        );
+        assert_eq!(
+            failed(&good(), context, &outage(), HOUR, false)
+                .last_handled_sync
+                .as_deref(),
+            Some("now")
+        );
     }
 
     #[test]
     fn an_outage_right_after_a_new_spec_is_told() {
         let mut context = context(1);
         context.generation = Some(2);
-        let status = failed(&good(), context, &outage(), HOUR);
+        let status = failed(&good(), context, &outage(), HOUR, true);
         assert_eq!(ready(&status), Some(("False", "KmsUnavailable")));
     }
 
     #[test]
     fn what_only_a_human_can_mend_is_told_at_once_and_keeps_what_was_written() {
         let denied = Failure::new(Reason::AccessDenied, "denied", "grant it");
-        let status = failed(&good(), context(1), &denied, HOUR);
+        let status = failed(&good(), context(1), &denied, HOUR, true);
         assert_eq!(ready(&status), Some(("False", "AccessDenied")));
         assert_eq!(
             find(&status.conditions, STALLED).unwrap().reason,
@@ -400,7 +445,7 @@ mod tests {
         assert_eq!(status.last_sync_time, good().last_sync_time);
         assert_eq!(status.error.as_ref().unwrap().action, "grant it");
 
-        let again = failed(&status, context(100), &denied, HOUR);
+        let again = failed(&status, context(100), &denied, HOUR, true);
         assert_eq!(again, status, "the same failure again is no change");
 
         let healed = synced(&again, context(200), success(200));
@@ -416,10 +461,13 @@ mod tests {
             ready(&suspended(&KmsSecretStatus::default(), context(1))),
             Some(("Unknown", "Suspended"))
         );
+        let denied = Failure::new(Reason::AccessDenied, "denied", "grant it");
+        let failing = failed(&good(), context(1), &denied, HOUR, true);
         assert_eq!(
-            ready(&waiting(&status, context(2))),
-            Some(("True", "Synced"))
+            ready(&suspended(&failing, context(2))),
+            Some(("False", "Suspended"))
         );
+        assert_eq!(ready(&done(&failing, context(2))), Some(("True", "Synced")));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -17,26 +18,26 @@ use tokio::sync::OnceCell;
 /// A cluster whose CRDs are installed.
 pub(crate) struct Cluster {
     kubeconfig: Option<PathBuf>,
-    /// Its standard input is the cluster's life line: it closes when this process ends, however that happens.
+    /// Its standard input is the cluster's life line: it closes when this process ends, however that happens, or when
+    /// this is dropped.
     _supervisor: Option<Child>,
 }
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<Arc<Cluster>> = OnceCell::const_new();
 
 /// The cluster of this process, started at the first call.
-pub(crate) async fn cluster() -> &'static Cluster {
+pub(crate) async fn cluster() -> &'static Arc<Cluster> {
     CLUSTER
         .get_or_init(|| async {
-            let cluster = if wanted().as_deref() == Some("current") {
-                Cluster {
-                    kubeconfig: None,
-                    _supervisor: None,
-                }
-            } else {
-                tokio::task::spawn_blocking(start).await.unwrap()
+            if wanted().as_deref() != Some("current") {
+                return Arc::new(Cluster::start().await);
+            }
+            let cluster = Cluster {
+                kubeconfig: None,
+                _supervisor: None,
             };
             install_definitions(cluster.client().await).await;
-            cluster
+            Arc::new(cluster)
         })
         .await
 }
@@ -91,6 +92,39 @@ async fn install_definitions(client: Client) {
 }
 
 impl Cluster {
+    /// Starts a cluster.
+    pub(crate) async fn start() -> Self {
+        let cluster = tokio::task::spawn_blocking(start).await.unwrap();
+        install_definitions(cluster.client().await).await;
+        cluster
+    }
+
+    /// Stops garbage collection for good, so that what it would do at any moment has not been done yet.
+    pub(crate) fn stop_controllers(&self) {
+        let dir = self
+            .kubeconfig()
+            .and_then(Path::parent)
+            .expect("a cluster of our own");
+        let is_it = |entry: &std::fs::DirEntry| {
+            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            command.starts_with("controllers") && command.contains(&*dir.to_string_lossy())
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let found: Vec<_> = processes
+            .filter(is_it)
+            .map(|entry| entry.file_name())
+            .collect();
+        assert_eq!(found.len(), 1, "one process runs the controllers");
+        assert!(
+            Command::new("kill")
+                .arg("-STOP")
+                .args(found)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
     /// A client that belongs to the runtime of the caller.
     pub(crate) async fn client(&self) -> Client {
         Client::try_from(self.config().await).unwrap()

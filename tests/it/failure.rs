@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use kms_emulator::{Effect, Fault, error};
 use kms_secret_operator::api::KmsSecret;
 use kube::ResourceExt as _;
@@ -480,4 +480,129 @@ async fn a_namespace_that_goes_away_is_let_go() {
             .is_none()
     );
     operator.stop().await;
+}
+
+#[tokio::test]
+async fn no_number_of_kms_brings_the_operator_down() {
+    let world = World::new().await;
+    let operator = world.operator().await;
+    let wild = json!({
+        "SecretType": "Rds", "AutomaticRotation": "Enabled", "RotationInterval": "999999999999s",
+        "LastRotationDate": "9999-12-30T22:00:00Z", "NextRotationDate": null,
+    });
+    let soon = json!({"NextRotationDate": "-009999-01-02T01:59:59Z", "RotationInterval": "1s", "AutomaticRotation": "Enabled"});
+    let far = json!({"NextRotationDate": "9999-12-30T22:00:00Z", "AutomaticRotation": "Enabled"});
+    for (name, fields) in [("wild", wild), ("soon", soon), ("far", far)] {
+        world.kms.put_generic(name, "good");
+        world.kms.fault(Fault::patch(&fields).on_secret(name));
+        world.kms_secret(name, name, json!({})).await;
+        world.until_synced(name).await;
+    }
+    world.kms.put_generic("patient", "good");
+    let throttled = error("Throttling.User").header("x-acs-retry-after", "999999999999999999");
+    world
+        .kms
+        .fault(Fault::error(throttled).on_secret("patient"));
+    world.store("slow", "kms-credentials", json!({})).await;
+    world
+        .kms_secret("patient", "patient", json!({"storeRef": {"name": "slow"}}))
+        .await;
+    eventually("it was throttled", async || {
+        (calls_of(&world, "patient") > 0).then_some(())
+    })
+    .await;
+    a_while().await;
+    assert_eq!(operator.get("healthz").await, "ok");
+}
+
+#[tokio::test]
+async fn an_outage_is_told_at_once_where_the_target_is_missing() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "good");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    world.kms.fault(Fault::code("InternalFailure"));
+    world.delete::<Secret>("text").await;
+    world.until_ready("text", "False", "KmsUnavailable").await;
+    world.kms.clear_faults();
+    world.until_synced("text").await;
+    assert!(world.secret("text").await.is_some());
+}
+
+#[tokio::test]
+async fn another_secret_under_the_old_name_is_believed_and_a_new_name_is_not_held_against_the_old()
+{
+    let world = World::new().await;
+    let day = Duration::from_secs(86_400);
+    world
+        .kms
+        .put_managed("app/one", kms_emulator::Managed::rds(day));
+    world.kms.rotate("app/one").unwrap();
+    world
+        .kms
+        .put_managed("app/two", kms_emulator::Managed::rds(day));
+    let _operator = world.operator().await;
+    world.kms_secret("db", "app/one", json!({})).await;
+    world.until_synced("db").await;
+    world.kms.fault(
+        Fault::code("Forbidden.NoPermission")
+            .on_secret("app/two")
+            .times(1),
+    );
+    world.kms_secret("db", "app/two", json!({})).await;
+    world.until_ready("db", "False", "AccessDenied").await;
+    world.force("db").await;
+    world.until_synced("db").await;
+    // Made anew: it was never rotated.
+    world.kms.delete("app/two");
+    world
+        .kms
+        .put_managed("app/two", kms_emulator::Managed::rds(day));
+    world.force("db").await;
+    world.until_synced("db").await;
+    let current = world.kms.current("app/two").unwrap().value;
+    world.until_text("db", "value", &current).await;
+}
+
+#[tokio::test]
+async fn consent_that_is_withdrawn_stops_the_reads_and_keeps_the_secret() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    let label = |value| json!({"metadata": {"labels": {"alikms.dev/credentials": value}}});
+    world
+        .patch::<Secret>("kms-credentials", label(json!(null)))
+        .await;
+    world
+        .until_ready("text", "False", "CredentialsNotAllowed")
+        .await;
+    world.kms.put_generic("app/text", "two");
+    let calls = world.kms.count("GetSecretValue");
+    world.force("text").await;
+    a_while().await;
+    assert_eq!(world.kms.count("GetSecretValue"), calls);
+    assert_eq!(world.text("text", "value").await.unwrap(), "one");
+    world
+        .patch::<Secret>("kms-credentials", label(json!("true")))
+        .await;
+    world.until_text("text", "value", "two").await;
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_is_told() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let quota = json!({"metadata": {}, "spec": {"hard": {"count/secrets": "1"}}});
+    world.apply::<ResourceQuota>("few", quota).await;
+    eventually("the quota counts", async || {
+        let quota = world.api::<ResourceQuota>().get("few").await.unwrap();
+        quota.status?.used.map(|_| ())
+    })
+    .await;
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_ready("text", "False", "QuotaExceeded").await;
 }

@@ -11,11 +11,13 @@
 
 mod cluster;
 mod crds;
+mod docs;
 mod failure;
 mod floors;
 mod ownership;
 mod rotation;
 mod secrecy;
 mod sync;
+mod tenancy;
 mod vectors;
 mod world;

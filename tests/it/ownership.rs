@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kms_emulator::{Effect, Fault};
 use kms_secret_operator::api::KmsSecret;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, WatchParams};
+use kube::api::{DeleteParams, PostParams, WatchParams};
 use kube::core::WatchEvent;
 use serde_json::json;
 
@@ -36,7 +36,6 @@ async fn a_foreign_secret_is_refused_and_unharmed() {
     assert!(world.kms.count("GetSecretValue") <= 1);
 
     world.delete::<Secret>("text").await;
-    world.force("text").await;
     world.until_text("text", "value", "ours").await;
 }
 
@@ -258,6 +257,126 @@ async fn the_secret_of_a_predecessor_is_taken_over_in_place() {
     assert_eq!(world.text("text", "value").await.unwrap(), "two");
 }
 
+#[tokio::test]
+async fn the_secret_of_a_predecessor_that_a_restore_brought_is_taken_over_too() {
+    let world = World::alone().await;
+    world.cluster.stop_controllers();
+    world.kms.put_generic("app/text", "ours");
+    let reference = json!({"apiVersion": "alikms.dev/v1alpha1", "kind": "KmsSecret", "name": "text",
+        "uid": "00000000-0000-0000-0000-000000000000", "controller": true});
+    world
+        .kms_secret("text", "app/text", json!({"suspend": true}))
+        .await;
+    let restored: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "text", "labels": {"alikms.dev/managed": "true"},
+            "annotations": {"alikms.dev/kmssecret": "text"}, "ownerReferences": [reference]},
+        "stringData": {"value": "theirs", "old": "x"},
+    }))
+    .unwrap();
+    let _operator = world.operator().await;
+    let restored = world
+        .api::<Secret>()
+        .create(&PostParams::default(), &restored)
+        .await
+        .unwrap();
+    world
+        .patch::<KmsSecret>("text", json!({"spec": {"suspend": false}}))
+        .await;
+    let object = world.until_synced("text").await;
+    let secret = world.secret("text").await.unwrap();
+    assert_eq!(secret.uid(), restored.uid(), "in place");
+    let owners: Vec<_> = secret
+        .owner_references()
+        .iter()
+        .map(|owner| owner.uid.clone())
+        .collect();
+    assert_eq!(owners, [object.uid().unwrap()]);
+    assert_eq!(
+        world.data("text").await.keys().collect::<Vec<_>>(),
+        ["value"]
+    );
+    assert_eq!(world.text("text", "value").await.unwrap(), "ours");
+}
+
+#[tokio::test]
+async fn a_target_that_was_immutable_is_made_again_when_it_is_deleted() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    world
+        .patch::<Secret>("text", json!({"immutable": true}))
+        .await;
+    world.kms.put_generic("app/text", "two");
+    world.force("text").await;
+    world.until_ready("text", "False", "TargetImmutable").await;
+    world.delete::<Secret>("text").await;
+    world.until_text("text", "value", "two").await;
+    world.until_synced("text").await;
+}
+
+#[tokio::test]
+async fn labels_of_others_are_no_contest_and_a_rotation_is_never_held_back_by_one() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "right");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    for n in 0..4 {
+        let labels = json!({"metadata": {"labels": {"mine": format!("{n}")}}});
+        let patched = world.patch::<Secret>("text", labels).await;
+        eventually("the label was taken note of", async || {
+            let target = world.object("text").await.status?.target?;
+            (Some(target.resource_version) == patched.resource_version()).then_some(())
+        })
+        .await;
+        assert_eq!(
+            condition(&world.object("text").await, "Ready").unwrap().1,
+            "Synced"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_operators_at_once_tell_the_same_and_come_to_rest() {
+    let world = World::new().await;
+    let interval = Duration::from_secs(3);
+    world
+        .kms
+        .put_managed("app/db", kms_emulator::Managed::rds(interval));
+    let (_first, _second) = (world.operator().await, world.operator().await);
+    let names = ["a", "b", "c"];
+    for name in names {
+        world.kms_secret(name, "app/db", json!({})).await;
+    }
+    for name in names {
+        world.until_synced(name).await;
+    }
+    for _ in 0..60 {
+        for name in names {
+            let object = world.object(name).await;
+            assert_eq!(condition(&object, "Ready").unwrap().1, "Synced", "{name}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world
+        .kms
+        .set_rotation_status("app/db", kms_emulator::Automatic::Disabled)
+        .unwrap();
+    for name in names {
+        world.force(name).await;
+        world.until_synced(name).await;
+    }
+    let settled = eventually("nothing is written any more", async || {
+        let before = world.object("a").await.resource_version();
+        a_while().await;
+        (world.object("a").await.resource_version() == before).then_some(())
+    });
+    settled.await;
+    assert!(world.events().await.is_empty(), "nobody contested anything");
+}
+
 /// Every value that a Secret has from now on, until `last` is seen.
 async fn values_until(world: &World, name: &str, last: &str) -> Vec<String> {
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
@@ -338,9 +457,24 @@ async fn a_slow_worker_cannot_bring_a_deleted_secret_back() {
         world.secret("text").await.is_none().then_some(())
     })
     .await;
+    let api = world.api::<Secret>();
+    let params = WatchParams::default().fields("metadata.name=text");
+    let events = api.watch(&params, "").await.unwrap();
+    let mut events = std::pin::pin!(events);
     hold.release();
-    a_while().await;
-    assert!(world.secret("text").await.is_none());
+    let revived = async {
+        while let Some(event) = events.next().await {
+            if let WatchEvent::Added(_) = event.unwrap() {
+                return;
+            }
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(3), revived)
+            .await
+            .is_err(),
+        "not even for a moment"
+    );
 }
 
 #[tokio::test]

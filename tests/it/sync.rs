@@ -1,10 +1,14 @@
 //! From a KmsSecret to its Secret, and what does not cost a call.
 
 use futures::StreamExt as _;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kms_emulator::Managed;
-use kms_secret_operator::api::KmsSecret;
+use kms_secret_operator::api::{KmsSecret, KmsStore};
 use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use std::time::Duration;
 
@@ -257,6 +261,91 @@ async fn once_is_once() {
     assert_eq!(world.text("text", "value").await.unwrap(), "one");
     world.delete::<Secret>("text").await;
     world.until_text("text", "value", "two").await;
+}
+
+#[tokio::test]
+async fn what_was_done_once_does_not_need_its_store_any_more() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let operator = world.operator().await;
+    world
+        .kms_secret("text", "app/text", json!({"refresh": {"policy": "Once"}}))
+        .await;
+    world.until_synced("text").await;
+    world.delete::<KmsStore>("prod").await;
+    a_while().await;
+    operator.stop().await;
+    let _operator = world.operator().await;
+    a_while().await;
+    assert_eq!(
+        condition(&world.object("text").await, "Ready").unwrap().1,
+        "Synced"
+    );
+}
+
+#[tokio::test]
+async fn on_change_is_not_by_time() {
+    let world = World::new().await;
+    world
+        .kms
+        .put_managed("app/db", Managed::rds(Duration::from_secs(2)));
+    let _operator = world.operator().await;
+    world
+        .kms_secret("db", "app/db", json!({"refresh": {"policy": "OnChange"}}))
+        .await;
+    world.until_synced("db").await;
+    let before = world.text("db", "value").await;
+    eventually("KMS has rotated", async || {
+        (world.kms.history("app/db").len() > 2).then_some(())
+    })
+    .await;
+    assert_eq!(world.kms.count("GetSecretValue"), 1);
+    world.force("db").await;
+    world.until_synced("db").await;
+    assert_ne!(world.text("db", "value").await, before);
+}
+
+#[tokio::test]
+async fn a_status_that_could_not_be_written_is_written_later() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let only_here = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
+        "resourceRules": [{"apiGroups": ["alikms.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["kmssecrets/status"]}]});
+    let policy = json!({"matchConstraints": only_here, "validations": [{"expression": "false", "message": "no"}]});
+    let binding = json!({"policyName": world.namespace, "validationActions": ["Deny"]});
+    world
+        .apply_cluster::<ValidatingAdmissionPolicy>(json!({"spec": policy}))
+        .await;
+    world
+        .apply_cluster::<ValidatingAdmissionPolicyBinding>(json!({"spec": binding}))
+        .await;
+    eventually("the policy is in force", async || {
+        world
+            .kms_secret("probe", "app/text", json!({"suspend": true}))
+            .await;
+        let params = PatchParams::default();
+        let patch = Patch::Merge(json!({"status": {"observedGeneration": 7}}));
+        world
+            .api::<KmsSecret>()
+            .patch_status("probe", &params, &patch)
+            .await
+            .err()
+            .map(|_| ())
+    })
+    .await;
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_text("text", "value", "one").await;
+    let bindings = kube::Api::<ValidatingAdmissionPolicyBinding>::all(world.client.clone());
+    bindings
+        .delete(&world.namespace, &DeleteParams::default())
+        .await
+        .unwrap();
+    world.until_synced("text").await;
+    assert!(
+        world.kms.count("GetSecretValue") <= 2,
+        "what was read is remembered"
+    );
 }
 
 #[tokio::test]

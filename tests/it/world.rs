@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::cluster::cluster;
+use crate::cluster::{Cluster, cluster};
 
 /// The access key that every world's KMS knows.
 pub(crate) const KEY_ID: &str = "LTAItest";
@@ -33,12 +34,22 @@ pub(crate) struct World {
     pub(crate) namespace: String,
     pub(crate) client: Client,
     pub(crate) kms: Emulator,
+    pub(crate) cluster: Arc<Cluster>,
 }
 
 impl World {
     /// A namespace with credentials and the store `prod`, whose KMS is an emulator of this world's own.
     pub(crate) async fn new() -> Self {
-        let client = cluster().await.client().await;
+        Self::on(Arc::clone(cluster().await)).await
+    }
+
+    /// A world on a cluster of its own, for operators that look at all namespaces.
+    pub(crate) async fn alone() -> Self {
+        Self::on(Arc::new(Cluster::start().await)).await
+    }
+
+    async fn on(cluster: Arc<Cluster>) -> Self {
+        let client = cluster.client().await;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("it-{}-{count}", &uuid::Uuid::new_v4().to_string()[..8]);
         let spaces: Api<Namespace> = Api::all(client.clone());
@@ -56,6 +67,7 @@ impl World {
             namespace,
             client,
             kms,
+            cluster,
         };
         world
             .credentials("kms-credentials", KEY_ID, KEY_SECRET)
@@ -86,6 +98,22 @@ impl World {
         let params = PatchParams::apply("user").force();
         self.api::<K>()
             .patch(name, &params, &Patch::Apply(&manifest))
+            .await
+            .unwrap()
+    }
+
+    /// Applies a cluster-scoped manifest under the namespace's name.
+    pub(crate) async fn apply_cluster<K>(&self, manifest: Value) -> K
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned,
+    {
+        let mut manifest = manifest;
+        manifest["apiVersion"] = K::api_version(&()).into();
+        manifest["kind"] = K::kind(&()).into();
+        manifest["metadata"]["name"] = self.namespace.clone().into();
+        let params = PatchParams::apply("user").force();
+        let api = Api::<K>::all(self.client.clone());
+        api.patch(&self.namespace, &params, &Patch::Apply(&manifest))
             .await
             .unwrap()
     }
@@ -230,15 +258,14 @@ impl World {
 
     /// Starts an operator with more flags.
     pub(crate) async fn operator_with(&self, flags: &[&str]) -> Operator {
+        let namespaced = ["--namespace", self.namespace.as_str()];
+        self.operator_of(&[&namespaced[..], flags].concat()).await
+    }
+
+    /// Starts an operator with these flags, for all namespaces unless they say otherwise.
+    pub(crate) async fn operator_of(&self, flags: &[&str]) -> Operator {
         let origin = self.kms.origin();
-        let words = [
-            "kms-secret-operator",
-            "run",
-            "--namespace",
-            &self.namespace,
-            "--allow-endpoint",
-            &origin,
-        ];
+        let words = ["kms-secret-operator", "run", "--allow-endpoint", &origin];
         let short = ["--min-refresh-interval", "1s"];
         let defaults = if flags.contains(&short[0]) {
             &[][..]
@@ -253,7 +280,7 @@ impl World {
         let admin = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         // A client of its own: connections are not shared, as between processes.
-        let client = cluster().await.client().await;
+        let client = self.cluster.client().await;
         let task = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;

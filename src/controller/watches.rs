@@ -1,0 +1,269 @@
+//! The watches: they fill the caches and name the objects to look at.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::controller::ReconcileRequest;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use super::Context;
+use super::caches::{NamespaceMeta, SecretMeta, Writers};
+use crate::api::{
+    CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL, OWNER_ANNOTATION,
+};
+
+/// An object that should be looked at.
+pub(super) type Request = Result<ReconcileRequest<KmsSecret>, Infallible>;
+
+/// The watches, to be run, and the objects that they name.
+pub(super) fn open(
+    context: &Arc<Context>,
+    namespace: Option<&str>,
+    writers: Writers,
+) -> (Vec<BoxFuture<'static, ()>>, UnboundedReceiver<Request>) {
+    let client = context.cluster.client();
+    let (queue, requests) = unbounded();
+    let waking = Waking {
+        context: Arc::clone(context),
+        queue,
+    };
+    let secrets = |label: &str| {
+        let labelled = format!("{label}=true");
+        watch(scoped(&client, namespace), &labelled)
+            .modify(|secret: &mut SecretMeta| trim(&mut secret.metadata))
+    };
+    let mut watches = vec![
+        waking.drive(
+            "kmssecrets",
+            guarded(watch(scoped(&client, namespace), ""), trim_kms_secret),
+            writers.kms_secrets,
+            wakes_itself,
+        ),
+        waking.drive(
+            "kmsstores",
+            guarded(
+                watch(scoped(&client, namespace), ""),
+                |store: &mut KmsStore| trim(&mut store.metadata),
+            ),
+            writers.stores,
+            wakes_of_store,
+        ),
+        waking.drive(
+            "secrets",
+            secrets(MANAGED_LABEL),
+            writers.targets,
+            wakes_of_target,
+        ),
+        waking.drive(
+            "secrets",
+            secrets(CREDENTIALS_LABEL),
+            writers.credentials,
+            wakes_of_credentials,
+        ),
+    ];
+    if let Some((stores, namespaces)) = writers.cluster {
+        watches.push(waking.drive(
+            "clusterkmsstores",
+            guarded(
+                watch(Api::all(client.clone()), ""),
+                |store: &mut ClusterKmsStore| trim(&mut store.metadata),
+            ),
+            stores,
+            wakes_of_cluster_store,
+        ));
+        watches.push(
+            waking.drive(
+                "namespaces",
+                watch(Api::all(client.clone()), "")
+                    .modify(|space: &mut NamespaceMeta| trim(&mut space.metadata)),
+                namespaces,
+                |context, namespace| context.caches.users_in(namespace),
+            ),
+        );
+    }
+    (watches, requests)
+}
+
+/// The objects of a kind in all namespaces or in one.
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    match namespace {
+        None => Api::all(client.clone()),
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+    }
+}
+
+/// A watch that is begun anew when it breaks.
+fn watch<K>(
+    api: Api<K>,
+    labels: &str,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let config = watcher::Config::default().any_semantic().labels(labels);
+    watcher(api, config).default_backoff()
+}
+
+/// Drops objects that this version of the types can't read, so that one of them does not stop the watch of all.
+fn guarded<K: Resource<DynamicType = ()> + Send>(
+    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
+    trim: fn(&mut K),
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    let read = move |DeserializeGuard(read): DeserializeGuard<K>| match read {
+        Ok(mut object) => {
+            trim(&mut object);
+            Some(object)
+        }
+        Err(invalid) => {
+            let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
+            tracing::warn!(?namespace, ?name, kind = %K::kind(&()), "this version of the operator cannot read the object");
+            None
+        }
+    };
+    events.filter_map(move |event| {
+        std::future::ready(match event {
+            Ok(Event::Apply(object)) => read(object).map(|object| Ok(Event::Apply(object))),
+            Ok(Event::InitApply(object)) => read(object).map(|object| Ok(Event::InitApply(object))),
+            Ok(Event::Delete(object)) => read(object).map(|object| Ok(Event::Delete(object))),
+            Ok(Event::Init) => Some(Ok(Event::Init)),
+            Ok(Event::InitDone) => Some(Ok(Event::InitDone)),
+            Err(err) => Some(Err(err)),
+        })
+    })
+}
+
+/// Names the objects that a watch wakes.
+struct Waking {
+    context: Arc<Context>,
+    queue: UnboundedSender<Request>,
+}
+
+impl Waking {
+    /// Keeps a cache and wakes the objects that an event is about. After a new list, that is all of them: what vanished
+    /// while nobody watched has no event.
+    fn drive<K>(
+        &self,
+        resource: &'static str,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        writer: Writer<K>,
+        wakes: fn(&Context, &K) -> Vec<ObjectRef<KmsSecret>>,
+    ) -> BoxFuture<'static, ()>
+    where
+        K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    {
+        let (context, queue) = (Arc::clone(&self.context), self.queue.clone());
+        let awake = move |event: watcher::Result<Event<K>>| {
+            let woken = match event {
+                Ok(Event::Apply(object) | Event::Delete(object)) => wakes(&context, &object),
+                Ok(Event::InitDone) => {
+                    context.prune();
+                    context.caches.all()
+                }
+                Ok(Event::Init | Event::InitApply(_)) => Vec::new(),
+                Err(err) => {
+                    context.metrics.count_watch_error(resource);
+                    tracing::warn!(
+                        resource,
+                        kind = watch_error(&err),
+                        "a watch broke; it is begun anew"
+                    );
+                    Vec::new()
+                }
+            };
+            for object in woken {
+                // Nobody listens any more: we are stopping.
+                let _ = queue.unbounded_send(Ok(object.into()));
+            }
+            std::future::ready(())
+        };
+        events.reflect(writer).for_each(awake).boxed()
+    }
+}
+
+/// What broke a watch, without the text: it can quote what could not be read.
+fn watch_error(err: &watcher::Error) -> String {
+    match err {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => {
+            format!("HTTP {} {}", status.code, status.reason)
+        }
+        watcher::Error::WatchError(status) => format!("HTTP {} {}", status.code, status.reason),
+        watcher::Error::NoResourceVersion => "no resourceVersion".into(),
+        _ => "no answer that could be read".into(),
+    }
+}
+
+fn wakes_itself(context: &Context, object: &KmsSecret) -> Vec<ObjectRef<KmsSecret>> {
+    let reference = ObjectRef::from_obj(object);
+    if context.caches.kms_secrets.get(&reference).is_none() {
+        context.memories.forget(object);
+    }
+    vec![reference]
+}
+
+fn wakes_of_store(context: &Context, store: &KmsStore) -> Vec<ObjectRef<KmsSecret>> {
+    context.prune();
+    context.caches.users_of_store(store)
+}
+
+fn wakes_of_cluster_store(context: &Context, store: &ClusterKmsStore) -> Vec<ObjectRef<KmsSecret>> {
+    context.prune();
+    context.caches.users_of_cluster_store(store)
+}
+
+fn wakes_of_credentials(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef<KmsSecret>> {
+    if context
+        .caches
+        .credentials
+        .get(&ObjectRef::from_obj(secret))
+        .is_none()
+    {
+        // Gone, or its consent was withdrawn: nothing of it is kept.
+        context.readers.forget_credentials(secret);
+    }
+    context.caches.users_of_credentials(secret)
+}
+
+/// The `KmsSecret` that a target is marked with, and those that wait for the target's name to be free.
+fn wakes_of_target(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef<KmsSecret>> {
+    let namespace = secret.namespace().unwrap_or_default();
+    let controllers = secret
+        .owner_references()
+        .iter()
+        .filter(|owner| owner.kind == KmsSecret::kind(&()));
+    let annotated = secret.annotations().get(OWNER_ANNOTATION).into_iter();
+    let names = controllers.map(|owner| &owner.name).chain(annotated);
+    let mut woken: Vec<_> = names
+        .map(|name| ObjectRef::new(name).within(&namespace))
+        .collect();
+    woken.extend(context.memories.waiting_for(&namespace, &secret.name_any()));
+    woken.dedup();
+    woken
+}
+
+/// Drops what nobody looks at.
+fn trim(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
+    }
+}
+
+fn trim_kms_secret(object: &mut KmsSecret) {
+    trim(&mut object.metadata);
+    object.metadata.labels = None;
+}

@@ -1,0 +1,93 @@
+//! The documents and examples are true as far as a test can tell.
+
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory as _;
+use kms_secret_operator::config::Cli;
+use kms_secret_operator::metrics::Metrics;
+use kms_secret_operator::sync::Reason;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, ResourceExt as _};
+
+use crate::world::World;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+#[test]
+fn every_reason_has_its_remedy() {
+    let text = read("docs/reasons.md");
+    for reason in Reason::ALL {
+        assert!(
+            text.contains(&format!("| `{}` |", reason.as_str())),
+            "{}",
+            reason.as_str()
+        );
+    }
+}
+
+#[test]
+fn every_flag_and_every_metric_is_described() {
+    let text = read("docs/operating.md");
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    for flag in run
+        .get_arguments()
+        .filter_map(|flag| flag.get_long())
+        .filter(|flag| *flag != "help")
+    {
+        assert!(text.contains(&format!("`--{flag} ")), "--{flag}");
+    }
+    let metrics = Metrics::default().render();
+    for name in metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE kms_secret_operator_"))
+    {
+        let name = name.split(' ').next().unwrap();
+        assert!(text.contains(&format!("`{name}")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_example_is_accepted_by_the_api_server() {
+    let world = World::new().await;
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        for document in read(&path).split("\n---\n") {
+            let object: DynamicObject = serde_saphyr::from_str(document).unwrap();
+            let types = object.types.clone().unwrap();
+            let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types).unwrap());
+            let is_ours = types.api_version.starts_with("alikms.dev/");
+            let api: Api<DynamicObject> = match types.kind.as_str() {
+                "Secret" | "KmsSecret" | "KmsStore" => {
+                    Api::namespaced_with(world.client.clone(), &world.namespace, &resource)
+                }
+                _ => Api::all_with(world.client.clone(), &resource),
+            };
+            let mut object = object;
+            if is_ours || types.kind == "Secret" {
+                object.metadata.namespace = None;
+            }
+            if types.kind == "ServiceAccount" {
+                continue;
+            }
+            let params = PatchParams::apply("user").dry_run();
+            let applied = api
+                .patch(&object.name_any(), &params, &Patch::Apply(&object))
+                .await;
+            assert!(applied.is_ok(), "{}: {:?}", path.display(), applied.err());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} objects");
+}
