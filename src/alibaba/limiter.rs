@@ -48,11 +48,15 @@ impl Limiter {
     /// How long to wait before the next call; `None`: it may go now.
     #[must_use]
     pub fn wait(&self, now: Instant) -> Option<Duration> {
-        let allowance = Duration::from_secs_f64((BURST - 1.0).min(self.rate) / self.rate);
-        let earliest = self.paid_until.checked_sub(allowance).unwrap_or(now);
+        let earliest = self.paid_until.checked_sub(self.allowance()).unwrap_or(now);
         let earliest = earliest.max(self.resting_until);
         let wait = earliest.saturating_duration_since(now);
         (!wait.is_zero()).then_some(wait)
+    }
+
+    /// What may go ahead of the even pace.
+    fn allowance(&self) -> Duration {
+        Duration::from_secs_f64((BURST - 1.0).min(self.rate) / self.rate)
     }
 
     /// Takes note of calls that are sent now. More than one may go beyond the pace; the next ones wait for it.
@@ -75,12 +79,12 @@ impl Limiter {
         let rest = retry_after.unwrap_or_default().max(REST_MIN);
         self.resting_until = self.resting_until.max(now + rest);
         self.raised_at = self.resting_until;
-        if sent < self.lowered_at {
-            return;
+        if sent >= self.lowered_at {
+            self.rate = (self.rate / 2.0).max(RATE_MIN);
+            self.lowered_at = now;
         }
-        self.rate = (self.rate / 2.0).max(RATE_MIN);
-        self.lowered_at = now;
-        self.paid_until = self.paid_until.min(now);
+        // No burst after a rest: the calls that waited go at the even pace.
+        self.paid_until = self.resting_until + self.allowance();
     }
 }
 

@@ -104,29 +104,18 @@ impl Round<'_> {
         if !refused && self.memory.refused_since.take().is_some() {
             self.context.memories.stop_waiting(self.object);
         }
-        let target_uid = self.seen().target_uid().map(ToOwned::to_owned);
         let memory = &mut self.memory;
         match outcome {
             Outcome::Gone => Next::Never,
-            Outcome::Moved => {
-                memory.moved += 1;
-                let wait = LOOK_AGAIN * 2i32.pow(memory.moved.min(7) - 1);
-                if memory.moved >= MOVES_MAX {
-                    let failure = plan::contested(self.object.target_name(), wait);
-                    self.tell_failure(&failure, context);
-                }
-                Next::At(context.now + wait)
+            Outcome::Waited(_) if self.object.metadata.deletion_timestamp.is_some() => Next::Never,
+            Outcome::Waited(until) => {
+                memory.moved = 0;
+                memory.status = status::waiting(&memory.status, context);
+                until.map_or(Next::Scheduled, Next::At)
             }
             Outcome::Done => {
                 memory.status = status::done(&memory.status, context);
                 Next::OnChange
-            }
-            Outcome::Waited(until) => {
-                if self.object.metadata.deletion_timestamp.is_some() {
-                    return Next::Never;
-                }
-                memory.status = status::waiting(&memory.status, context);
-                until.map_or(Next::Scheduled, Next::At)
             }
             Outcome::Suspended => {
                 memory.status = status::suspended(&memory.status, context);
@@ -141,51 +130,54 @@ impl Round<'_> {
                 memory.tried = false;
                 Next::Scheduled
             }
-            Outcome::Failed(failure) => {
-                let store = self.store.as_ref().ok().map(|store| &store.status);
-                let attempt = Attempted::of(self.object, store, target_uid.as_deref());
-                let since = memory
-                    .backoff
-                    .as_ref()
-                    .filter(|last| last.attempt == attempt)
-                    .map(|last| last.since);
-                let backoff = Backoff {
-                    attempt,
-                    since: since.unwrap_or(context.now),
-                    last: context.now,
-                    reason: failure.reason,
-                    retry_after: failure.retry_after,
-                };
-                let at = backoff.retry_at(self.hash);
-                memory.backoff = Some(backoff);
-                memory.tried = true;
-                self.tell_failure(&failure, context);
-                Next::At(at)
-            }
-            Outcome::Refused(failure) => {
-                memory.backoff = None;
-                memory.tried = true;
-                let since = *memory.refused_since.get_or_insert(context.now);
-                if failure.reason == Reason::TargetOwnedByOther {
-                    self.context
-                        .memories
-                        .wait_for(self.object, self.object.target_name());
-                }
-                let refusal = Backoff {
-                    attempt: Attempted::of(self.object, None, None),
-                    since,
-                    last: context.now,
-                    reason: failure.reason,
-                    retry_after: failure.retry_after,
-                };
-                self.tell_failure(&failure, context);
-                Next::At(if failure.reason == Reason::TargetOwnedByOther {
-                    context.now + FOREIGN_LOOK
-                } else {
-                    refusal.retry_at(self.hash)
-                })
-            }
+            Outcome::Moved => self.look_again(context),
+            Outcome::Failed(failure) => self.fail(&failure, context),
+            Outcome::Refused(failure) => self.refuse(&failure, context),
         }
+    }
+
+    /// The world moved: once is chance, again and again is somebody.
+    fn look_again(&mut self, context: status::Context<'_>) -> Next {
+        self.memory.moved += 1;
+        let wait = LOOK_AGAIN * 2i32.pow(self.memory.moved.min(7) - 1);
+        if self.memory.moved >= MOVES_MAX {
+            let failure = plan::contested(self.object.target_name(), wait);
+            self.tell_failure(&failure, context);
+        }
+        Next::At(context.now + wait)
+    }
+
+    /// An attempt failed: the next one waits, unless it is for something else.
+    fn fail(&mut self, failure: &Failure, context: status::Context<'_>) -> Next {
+        let seen = self.seen();
+        let attempt = Attempted::of(self.object, seen.store.as_ref().ok(), seen.target_uid());
+        let same = self
+            .memory
+            .backoff
+            .as_ref()
+            .filter(|last| last.attempt == attempt);
+        let since = same.map_or(context.now, |last| last.since);
+        let backoff = backoff(attempt, since, failure, context.now);
+        let at = backoff.retry_at(self.hash);
+        self.memory.backoff = Some(backoff);
+        self.memory.tried = true;
+        self.tell_failure(failure, context);
+        Next::At(at)
+    }
+
+    /// Nothing was attempted: what heals it may be attempted at once.
+    fn refuse(&mut self, failure: &Failure, context: status::Context<'_>) -> Next {
+        self.memory.backoff = None;
+        self.memory.tried = true;
+        let since = *self.memory.refused_since.get_or_insert(context.now);
+        self.tell_failure(failure, context);
+        if failure.reason == Reason::TargetOwnedByOther {
+            let memories = &self.context.memories;
+            memories.wait_for(self.object, self.object.target_name());
+            return Next::At(context.now + FOREIGN_LOOK);
+        }
+        let attempt = Attempted::of(self.object, None, None);
+        Next::At(backoff(attempt, since, failure, context.now).retry_at(self.hash))
     }
 
     fn tell_failure(&mut self, failure: &Failure, context: status::Context<'_>) {
@@ -207,40 +199,22 @@ impl Round<'_> {
 
     /// An Event on each change of fortune; none on a first success.
     async fn announce(&self, before: &KmsSecretStatus) {
+        let (object, cluster) = (self.object, &self.context.cluster);
         let (was, is) = (status::ready(before), status::ready(&self.memory.status));
-        if let Some((value, reason)) = is
-            && is != was
-        {
-            let ready = self
-                .memory
-                .status
-                .conditions
-                .iter()
-                .find(|condition| condition.type_ == "Ready");
-            let message = ready.map_or("", |ready| ready.message.as_str());
-            let recovered = was.is_some_and(|(value, _)| value == "False");
-            match value {
-                "False" => {
-                    self.context
-                        .cluster
-                        .publish(self.object, true, reason, message)
-                        .await;
-                }
-                "True" if recovered => {
-                    self.context
-                        .cluster
-                        .publish(self.object, false, reason, message)
-                        .await;
-                }
-                _ => {}
+        if let Some((value, reason)) = is.filter(|_| is != was) {
+            let message = status::ready_message(&self.memory.status);
+            let has_recovered = was.is_some_and(|(value, _)| value == "False");
+            if value == "False" || has_recovered {
+                cluster
+                    .publish(object, value == "False", reason, message)
+                    .await;
             }
         }
         let overdue = status::rotation_overdue(&self.memory.status);
         if overdue.is_some() && overdue != status::rotation_overdue(before) {
             let message = "KMS does not rotate the secret as it announced.";
-            self.context
-                .cluster
-                .publish(self.object, true, "RotationOverdue", message)
+            cluster
+                .publish(object, true, "RotationOverdue", message)
                 .await;
         }
     }
@@ -252,6 +226,7 @@ impl Round<'_> {
         for _ in 0..STATUS_TRIES {
             let memory = &mut self.memory;
             if !status::worth_writing(&memory.stored, &memory.status, ceiling) {
+                memory.unwritten = 0;
                 return true;
             }
             let to_json =
@@ -305,5 +280,15 @@ impl Round<'_> {
         self.memory.unwritten += 1;
         let at = (self.context.clock)() + LOOK_AGAIN * 2i32.pow(self.memory.unwritten.min(9));
         next.into_iter().chain([at]).min()
+    }
+}
+
+fn backoff(attempt: Attempted, since: Timestamp, failure: &Failure, now: Timestamp) -> Backoff {
+    Backoff {
+        attempt,
+        since,
+        last: now,
+        reason: failure.reason,
+        retry_after: failure.retry_after,
     }
 }

@@ -254,6 +254,12 @@ pub fn ready(status: &KmsSecretStatus) -> Option<(&str, &str)> {
     find(&status.conditions, READY).map(|ready| (ready.status.as_str(), ready.reason.as_str()))
 }
 
+/// Message of `Ready`.
+#[must_use]
+pub fn ready_message(status: &KmsSecretStatus) -> &str {
+    find(&status.conditions, READY).map_or("", |ready| ready.message.as_str())
+}
+
 /// Reason of `RotationOverdue`, while it is true.
 #[must_use]
 pub fn rotation_overdue(status: &KmsSecretStatus) -> Option<&str> {

@@ -12,6 +12,7 @@
 mod cluster;
 mod crds;
 mod docs;
+mod economy;
 mod failure;
 mod floors;
 mod ownership;
