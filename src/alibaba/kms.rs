@@ -2,11 +2,10 @@
 
 use secrecy::ExposeSecret as _;
 
+use super::batch::{batch_operation, read_batch};
 use super::client::Client;
 use super::endpoint::Origin;
-use super::secret_value::{
-    GetSecretValue, SecretValue, batch_operation, operation, read_batch, read_secret_value,
-};
+use super::secret_value::{GetSecretValue, SecretValue, operation, read_secret_value};
 use super::{AccessKey, Class, Error, SignatureMethod};
 
 /// Reads a secret.
@@ -36,7 +35,7 @@ pub enum Batch {
     Failed(Error),
 }
 
-/// Reads up to [`super::secret_value::BATCH_MAX`] secrets in one call.
+/// Reads up to [`super::batch::BATCH_MAX`] secrets in one call.
 pub async fn batch_get_secret_value(
     client: &Client,
     origin: &Origin,

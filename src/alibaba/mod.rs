@@ -3,6 +3,7 @@
 //! Nothing below this module knows Kubernetes or the custom resources: it could be lifted out as a crate.
 
 pub mod answer;
+pub mod batch;
 pub mod client;
 pub mod endpoint;
 pub mod kms;
@@ -10,6 +11,7 @@ pub mod limiter;
 pub mod reader;
 pub mod secret_value;
 pub mod sign;
+pub mod turns;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The reads of one identity at one endpoint: joined, batched, paced, in turns, and not at all while they cannot work.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::batch::{BATCH_MAX, plain_name};
 use super::kms::Batch;
 use super::limiter::Limiter;
-use super::secret_value::{BATCH_MAX, GetSecretValue, SecretValue, plain_name};
+use super::secret_value::{GetSecretValue, SecretValue};
+use super::turns::Turns;
 use super::{Class, Error};
 
 /// Wishes that come together are sent together: the first of them at once, the others when none has come for so long...
@@ -67,8 +69,8 @@ pub struct Reader {
 
 struct State {
     limiter: Limiter,
-    urgent: Turns,
-    later: Turns,
+    urgent: Turns<GetSecretValue>,
+    later: Turns<GetSecretValue>,
     waiting: HashMap<GetSecretValue, Vec<oneshot::Sender<Answer>>>,
     throttled: HashMap<GetSecretValue, u8>,
     /// What failed last time goes alone: it must not spoil a batch.
@@ -88,41 +90,6 @@ struct Breaker {
     until: Instant,
     /// A read goes through although it is open.
     is_probed: bool,
-}
-
-/// Waiting reads, by tenant; tenants take turns.
-#[derive(Default)]
-struct Turns {
-    order: VecDeque<Arc<str>>,
-    queues: HashMap<Arc<str>, VecDeque<GetSecretValue>>,
-}
-
-impl Turns {
-    fn push(&mut self, tenant: &Arc<str>, request: GetSecretValue) {
-        let queue = self.queues.entry(Arc::clone(tenant)).or_default();
-        if queue.is_empty() {
-            self.order.push_back(Arc::clone(tenant));
-        }
-        queue.push_back(request);
-    }
-
-    fn pop(&mut self) -> Option<GetSecretValue> {
-        let tenant = self.order.pop_front()?;
-        let queue = self.queues.get_mut(&tenant)?;
-        let request = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&tenant);
-        } else {
-            self.order.push_back(tenant);
-        }
-        request
-    }
-
-    fn put_back(&mut self, tenant: &Arc<str>, requests: Vec<GetSecretValue>) {
-        for request in requests {
-            self.push(tenant, request);
-        }
-    }
 }
 
 impl Reader {
@@ -283,7 +250,7 @@ impl Reader {
             .entry(request.clone())
             .or_default()
             .extend(askers);
-        state.urgent.put_back(&tenant, vec![request]);
+        state.urgent.push(&tenant, request);
     }
 
     /// Tells the askers of one read how it ended, and learns from it.
@@ -390,7 +357,9 @@ impl State {
             }
         }
         let tenant: Arc<str> = Arc::from("");
-        self.urgent.put_back(&tenant, later);
+        for request in later {
+            self.urgent.push(&tenant, request);
+        }
         group
     }
 

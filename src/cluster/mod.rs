@@ -12,8 +12,8 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams};
-use kube::core::PartialObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::{PartialObjectMeta, Request};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -121,7 +121,7 @@ impl Cluster {
             )
         };
         let path = Secret::url_path(&(), Some(namespace));
-        let request = kube::core::Request::new(path)
+        let request = Request::new(path)
             .get(name, &kube::api::GetParams::default())
             .map_err(|_| unreadable())?;
         let text: SecretString = match within_deadline(self.client.request_text(request)).await {
@@ -203,6 +203,36 @@ impl Cluster {
             name,
             &pruned.map_err(|err| write_error(&err, name))?,
         ))
+    }
+
+    /// Deletes a Secret, if it is still the one that was seen. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`WriteError::Stale`] if it changed.
+    pub async fn delete(
+        &self,
+        namespace: &str,
+        name: &str,
+        seen: &ObjectMeta,
+    ) -> Result<(), WriteError> {
+        let _permit = self.writes.acquire().await;
+        (self.observe)("delete", "secrets");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: seen.uid.clone(),
+                resource_version: seen.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        let request = Request::new(Secret::url_path(&(), Some(namespace))).delete(name, &params);
+        let request = request.map_err(|_| WriteError::Stale)?;
+        // The answer would be the Secret; as text it is dropped without being read.
+        match within_deadline(api.into_client().request_text(request)).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Api(status)) if status.is_not_found() => Ok(()),
+            Err(err) => Err(write_error(&err, name)),
+        }
     }
 
     /// Patches the status of a `KmsSecret` under its resourceVersion; answers the new one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -17,7 +18,7 @@ use crate::alibaba::reader::Rank;
 use crate::alibaba::secret_value::SecretValue;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{SourceStatus, StoreStatus, TargetStatus};
-use crate::cluster::{Desired, Fence, WriteError};
+use crate::cluster::{Desired, Fence, WriteError, classify};
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, note_rotation, overdue};
@@ -26,6 +27,8 @@ use crate::sync::{Failure, Reason, shape};
 
 /// A managed secret that stays older than it was for so long was deleted and made anew.
 const STALE_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// A version of a generic secret that comes back is read once more after this.
+const ROLLBACK_CONFIRM: Duration = Duration::from_secs(3);
 /// The name of the one source, in the status.
 const SOURCE_NAME: &str = "source";
 
@@ -111,6 +114,9 @@ impl Round<'_> {
             Err(WriteError::Gone) => return Outcome::Gone,
             Err(WriteError::Failed(failure)) => return Outcome::Failed(failure),
         };
+        if let Err(outcome) = self.remove_old_target(&target).await {
+            return outcome;
+        }
         self.note_repair(why, &target);
         self.observe_rotation(&source, &origin);
         let synced = Synced {
@@ -171,8 +177,32 @@ impl Round<'_> {
                 "no action needed: it is read again, and believed after a minute",
             ));
         }
+        if !value.facts.is_managed() && self.is_doubtful_rollback(&seen) {
+            return Err(Failure {
+                retry_after: Some(ROLLBACK_CONFIRM),
+                ..Failure::new(
+                    Reason::StaleAnswer,
+                    format!(
+                        "KMS answered an earlier version of {:?}",
+                        source.secret_name
+                    ),
+                    "no action needed: it is read once more and then believed, since it may have been rolled back",
+                )
+            });
+        }
         note_rotation(old, &mut seen, kms_now);
         Ok(seen)
+    }
+
+    /// A version that was replaced is back, and was not yet seen twice: a rollback, or a copy of KMS that lags.
+    fn is_doubtful_rollback(&self, seen: &SourceStatus) -> bool {
+        let is_back = self.memory.replaced.contains(&seen.version_id);
+        let is_confirmed = self
+            .memory
+            .backoff
+            .as_ref()
+            .is_some_and(|last| last.reason == Reason::StaleAnswer);
+        is_back && !is_confirmed
     }
 
     /// It has failed for this reason for a minute: it is no lagging copy of KMS, but a secret that was made anew.
@@ -183,6 +213,43 @@ impl Round<'_> {
             .as_ref()
             .filter(|backoff| backoff.reason == reason);
         backoff.is_some_and(|backoff| self.now.duration_since(backoff.since) >= STALE_MAX)
+    }
+
+    /// After a rename, and once the new target is written: removes the old one, or a credential would stay that nobody
+    /// renews. Only what is still ours and as it was seen.
+    async fn remove_old_target(&self, new: &TargetStatus) -> Result<(), Outcome> {
+        let Some(old) = self
+            .memory
+            .status
+            .target
+            .as_ref()
+            .filter(|old| old.name != new.name)
+        else {
+            return Ok(());
+        };
+        let (cluster, namespace) = (
+            &self.context.cluster,
+            self.object.namespace().unwrap_or_default(),
+        );
+        let found = cluster
+            .secret_metadata(&namespace, &old.name)
+            .await
+            .map_err(Outcome::Failed)?;
+        let is_ours = |found: &ObjectMeta| {
+            found.uid.as_ref() == Some(&old.uid)
+                && matches!(classify(found, self.object), Target::Ours { .. })
+        };
+        let Some(found) = found.filter(is_ours) else {
+            return Ok(());
+        };
+        cluster
+            .delete(&namespace, &old.name, &found)
+            .await
+            .map_err(|err| match err {
+                WriteError::Stale => Outcome::Moved,
+                WriteError::Gone => Outcome::Gone,
+                WriteError::Failed(failure) => Outcome::Failed(failure),
+            })
     }
 
     /// Takes note of a repair, if somebody's doing was undone by it: an apply that moves nothing undid nothing.

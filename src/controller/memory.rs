@@ -1,7 +1,7 @@
 //! What this process knows of an object besides what the API server keeps: its own last writes, which a cache may
 //! not show yet, and the attempts that failed. All of it can be lost: a restart plans from the status.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -38,6 +38,8 @@ pub(super) struct Memory {
     pub(super) look: bool,
     /// An attempt of this process failed, or was refused.
     pub(super) tried: bool,
+    /// Versions of the secret that newer ones replaced, the last ones.
+    pub(super) replaced: VecDeque<String>,
     /// How often in a row the world moved under our hands.
     pub(super) moved: u32,
     /// How often in a row the status could not be written.
@@ -58,6 +60,22 @@ impl Memory {
         }
         self.stored = status;
         self.version = version;
+    }
+
+    /// Takes note of the version that was read; the one before it is replaced.
+    pub(super) fn note_version(&mut self, secret_name: &str, version_id: &str) {
+        match self.status.sources.first() {
+            Some(old) if old.secret_name != secret_name => self.replaced.clear(),
+            Some(old) if old.version_id != version_id => {
+                self.replaced.push_back(old.version_id.clone());
+            }
+            _ => return,
+        }
+        self.replaced.retain(|replaced| replaced != version_id);
+        // A generic secret has 10 versions at most.
+        if self.replaced.len() > 10 {
+            self.replaced.pop_front();
+        }
     }
 
     /// What we wrote to the target of this name, while the cache may not show it yet, and until when that is.

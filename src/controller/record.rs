@@ -122,6 +122,9 @@ impl Round<'_> {
                 Next::OnChange
             }
             Outcome::Synced(synced, read_at) => {
+                if let Some(source) = synced.sources.first() {
+                    memory.note_version(&source.secret_name, &source.version_id);
+                }
                 memory.written = Some((synced.target.clone(), context.now));
                 memory.status = status::synced(&memory.status, context, *synced);
                 memory.last_read = Some(read_at);

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::ReconcileRequest;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -31,7 +31,7 @@ pub(super) fn open(
     namespace: Option<&str>,
     writers: Writers,
 ) -> (Vec<BoxFuture<'static, ()>>, UnboundedReceiver<Request>) {
-    let client = context.cluster.client();
+    let (client, caches) = (context.cluster.client(), &context.caches);
     let (queue, requests) = unbounded();
     let waking = Waking {
         context: Arc::clone(context),
@@ -45,7 +45,11 @@ pub(super) fn open(
     let mut watches = vec![
         waking.drive(
             "kmssecrets",
-            guarded(watch(scoped(&client, namespace), ""), trim_kms_secret),
+            guarded(
+                watch(scoped(&client, namespace), ""),
+                caches.kms_secrets.clone(),
+                trim_kms_secret,
+            ),
             writers.kms_secrets,
             wakes_itself,
         ),
@@ -53,6 +57,7 @@ pub(super) fn open(
             "kmsstores",
             guarded(
                 watch(scoped(&client, namespace), ""),
+                caches.stores.clone(),
                 |store: &mut KmsStore| trim(&mut store.metadata),
             ),
             writers.stores,
@@ -71,11 +76,12 @@ pub(super) fn open(
             wakes_of_credentials,
         ),
     ];
-    if let Some((stores, namespaces)) = writers.cluster {
+    if let (Some((stores, namespaces)), Some(cluster)) = (writers.cluster, &caches.cluster) {
         watches.push(waking.drive(
             "clusterkmsstores",
             guarded(
                 watch(Api::all(client.clone()), ""),
+                cluster.stores.clone(),
                 |store: &mut ClusterKmsStore| trim(&mut store.metadata),
             ),
             stores,
@@ -117,27 +123,44 @@ where
     watcher(api, config).default_backoff()
 }
 
-/// Drops objects that this version of the types can't read, so that one of them does not stop the watch of all.
-fn guarded<K: Resource<DynamicType = ()> + Send>(
+/// Drops objects that this version of the types can't read, so that one of them does not stop the watch of all. To us it
+/// is gone: what it was before must not be acted on.
+fn guarded<K>(
     events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
+    cache: Store<K>,
     trim: fn(&mut K),
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync,
+{
     let read = move |DeserializeGuard(read): DeserializeGuard<K>| match read {
         Ok(mut object) => {
             trim(&mut object);
-            Some(object)
+            Ok(object)
         }
         Err(invalid) => {
-            let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
-            tracing::warn!(?namespace, ?name, kind = %K::kind(&()), "this version of the operator cannot read the object");
-            None
+            let (namespace, name) = (
+                invalid.metadata.namespace.unwrap_or_default(),
+                invalid.metadata.name.unwrap_or_default(),
+            );
+            tracing::warn!(namespace, name, kind = %K::kind(&()), "this version of the operator cannot read the object");
+            let known = cache
+                .get(&ObjectRef::new(&name).within(&namespace))
+                .or_else(|| cache.get(&ObjectRef::new(&name)));
+            Err(known.map(|known| Event::Delete((*known).clone())))
         }
     };
     events.filter_map(move |event| {
         std::future::ready(match event {
-            Ok(Event::Apply(object)) => read(object).map(|object| Ok(Event::Apply(object))),
-            Ok(Event::InitApply(object)) => read(object).map(|object| Ok(Event::InitApply(object))),
-            Ok(Event::Delete(object)) => read(object).map(|object| Ok(Event::Delete(object))),
+            Ok(Event::Apply(object)) => read(object)
+                .map_or_else(|gone| gone, |object| Some(Event::Apply(object)))
+                .map(Ok),
+            Ok(Event::Delete(object)) => read(object)
+                .map_or_else(|gone| gone, |object| Some(Event::Delete(object)))
+                .map(Ok),
+            Ok(Event::InitApply(object)) => {
+                read(object).ok().map(|object| Ok(Event::InitApply(object)))
+            }
             Ok(Event::Init) => Some(Ok(Event::Init)),
             Ok(Event::InitDone) => Some(Ok(Event::InitDone)),
             Err(err) => Some(Err(err)),

@@ -505,3 +505,58 @@ async fn a_value_that_was_read_for_an_older_spec_is_not_written() {
     hold.release();
     assert_eq!(watched.await.unwrap(), b"two");
 }
+
+#[tokio::test]
+async fn a_renamed_target_leaves_no_old_one_behind() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world
+        .kms_secret("text", "app/text", json!({"target": {"name": "old"}}))
+        .await;
+    world.until_synced("text").await;
+    // The new name is taken: the old one stays.
+    world
+        .apply::<Secret>(
+            "taken",
+            json!({"metadata": {}, "stringData": {"value": "theirs"}}),
+        )
+        .await;
+    world
+        .kms_secret("text", "app/text", json!({"target": {"name": "taken"}}))
+        .await;
+    world
+        .until_ready("text", "False", "TargetOwnedByOther")
+        .await;
+    assert_eq!(world.text("old", "value").await.unwrap(), "one");
+    world
+        .kms_secret("text", "app/text", json!({"target": {"name": "new"}}))
+        .await;
+    let object = world.until_synced("text").await;
+    assert_eq!(object.status.unwrap().target.unwrap().name, "new");
+    assert_eq!(world.text("new", "value").await.unwrap(), "one");
+    assert!(world.secret("old").await.is_none());
+    assert_eq!(world.text("taken", "value").await.unwrap(), "theirs");
+}
+
+#[tokio::test]
+async fn an_old_target_that_somebody_took_over_is_not_deleted() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world
+        .kms_secret("text", "app/text", json!({"target": {"name": "old"}}))
+        .await;
+    world.until_synced("text").await;
+    world
+        .patch::<KmsSecret>("text", json!({"spec": {"suspend": true}}))
+        .await;
+    world.until_ready("text", "True", "Suspended").await;
+    let theirs = json!({"metadata": {"ownerReferences": null, "annotations": {"alikms.dev/kmssecret": null}}});
+    world.patch::<Secret>("old", theirs).await;
+    let renamed = json!({"spec": {"suspend": false, "target": {"name": "new"}}});
+    world.patch::<KmsSecret>("text", renamed).await;
+    world.until_synced("text").await;
+    assert!(world.secret("new").await.is_some());
+    assert!(world.secret("old").await.is_some());
+}

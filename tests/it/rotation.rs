@@ -247,3 +247,30 @@ async fn a_clock_that_kms_does_not_accept_is_corrected_at_the_second_attempt() {
         .collect();
     assert_eq!(outcomes, ["InvalidTimeStamp.Expired", "OK"]);
 }
+
+#[tokio::test]
+async fn a_rollback_of_a_generic_secret_is_read_twice_and_then_believed() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let _operator = world.operator().await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    world.until_synced("text").await;
+    world.kms.put_generic("app/text", "two");
+    world.force("text").await;
+    world.until_text("text", "value", "two").await;
+    world
+        .kms
+        .move_stage("app/text", "ACSCurrent", "v1")
+        .unwrap();
+    world.kms.reset_calls();
+    world.force("text").await;
+    world.until_text("text", "value", "one").await;
+    assert_eq!(world.kms.count("GetSecretValue"), 2);
+    // An answer from a copy that lags is not believed.
+    world
+        .kms
+        .move_stage("app/text", "ACSCurrent", "v2")
+        .unwrap();
+    world.force("text").await;
+    world.until_text("text", "value", "two").await;
+}
