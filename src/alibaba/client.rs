@@ -48,6 +48,33 @@ pub struct Client {
     offsets: Mutex<HashMap<Origin, SignedDuration>>,
 }
 
+/// Where a service is, and how it is reached.
+#[derive(Clone)]
+pub struct Endpoint {
+    origin: Origin,
+    http: reqwest::Client,
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("kms-secret-operator/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        // A nonce counts once, so only this module may send a request again.
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .connect_timeout(CONNECT_DEADLINE)
+        .timeout(ATTEMPT_DEADLINE)
+}
+
+/// A client that trusts these authorities and no other.
+fn only_trusting(pem: &str) -> Option<reqwest::Client> {
+    let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).ok()?;
+    if certificates.is_empty() {
+        return None;
+    }
+    builder().tls_certs_only(certificates).build().ok()
+}
+
 impl Client {
     /// Makes a client that follows no redirect and uses no proxy.
     ///
@@ -57,21 +84,27 @@ impl Client {
         clock: fn() -> Timestamp,
         observe: impl Fn(&Attempt) + Send + Sync + 'static,
     ) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("kms-secret-operator/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            // A nonce counts once, so only this module may send a request again.
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .connect_timeout(CONNECT_DEADLINE)
-            .timeout(ATTEMPT_DEADLINE)
-            .build()?;
+        let http = builder().build()?;
         Ok(Self {
             http,
             clock,
             observe: Box::new(observe),
             offsets: Mutex::default(),
         })
+    }
+
+    /// How an endpoint is reached: by certificates that the public authorities signed, or only by those of `ca_bundle`.
+    ///
+    /// # Errors
+    /// A sentence, if `ca_bundle` is not PEM.
+    pub fn endpoint(&self, origin: Origin, ca_bundle: Option<&str>) -> Result<Endpoint, String> {
+        let http = match ca_bundle {
+            None => self.http.clone(),
+            Some(pem) => {
+                only_trusting(pem).ok_or("caBundle holds no certificate that can be read")?
+            }
+        };
+        Ok(Endpoint { origin, http })
     }
 
     /// The clock of `origin` minus ours, where it is worth correcting (rules of `SKEW_MIN`, `SKEW_MAX`).
@@ -87,7 +120,7 @@ impl Client {
     /// Calls `operation`: what passes by itself is tried again, each time with a new nonce, time and signature.
     pub(super) async fn call(
         &self,
-        origin: &Origin,
+        endpoint: &Endpoint,
         key: &AccessKey,
         method: SignatureMethod,
         operation: &Operation,
@@ -95,12 +128,12 @@ impl Client {
         let mut attempt = 1;
         loop {
             let started = Instant::now();
-            let result = self.attempt(origin, key, method, operation).await;
+            let result = self.attempt(endpoint, key, method, operation).await;
             (self.observe)(&Attempt {
                 action: operation.action,
                 outcome: outcome(result.as_ref().err()),
                 elapsed: started.elapsed(),
-                clock_offset: self.measured(origin),
+                clock_offset: self.measured(&endpoint.origin),
             });
             let Err(error) = &result else { return result };
             let Some(pause) = pause_before_retry(error, attempt) else {
@@ -113,15 +146,16 @@ impl Client {
 
     async fn attempt(
         &self,
-        origin: &Origin,
+        endpoint: &Endpoint,
         key: &AccessKey,
         method: SignatureMethod,
         operation: &Operation,
     ) -> Result<Answer, Error> {
+        let origin = &endpoint.origin;
         let now = (self.clock)() + self.offset(origin);
         let nonce = uuid::Uuid::new_v4().to_string();
         let signed = sign::sign(operation, origin.authority(), key, method, now, &nonce);
-        let mut request = self
+        let mut request = endpoint
             .http
             .post(format!("{origin}/?{}", signed.query.expose_secret()))
             .header("accept", "application/json")
@@ -215,10 +249,26 @@ fn transport_error(error: reqwest::Error) -> Error {
     if error.is_timeout() {
         Error::Timeout
     } else if error.is_connect() {
-        Error::Unreachable("no connection (name, network or TLS)")
+        Error::Unreachable(if is_about_certificates(&error) {
+            "its certificate is not accepted (an instance's own CA goes into the store's caBundle)"
+        } else {
+            "no connection (name or network)"
+        })
     } else {
         Error::Unreachable("the connection broke off")
     }
+}
+
+/// The foreign text only decides between two of our own.
+fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.to_string().contains("certificate") {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {
@@ -244,6 +294,17 @@ fn contains(body: &[u8], needle: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_refused() {
+        for pem in [
+            "",
+            "-----BEGIN CERTIFICATE-----",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+        ] {
+            assert!(only_trusting(pem).is_none(), "{pem}");
+        }
+    }
 
     #[test]
     fn a_small_skew_is_left_alone_and_a_large_one_is_clamped() {

@@ -3,8 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use super::batch::{batch_operation, read_batch};
-use super::client::Client;
-use super::endpoint::Origin;
+use super::client::{Client, Endpoint};
 use super::secret_value::{GetSecretValue, SecretValue, operation, read_secret_value};
 use super::{AccessKey, Class, Error, SignatureMethod};
 
@@ -14,13 +13,13 @@ use super::{AccessKey, Class, Error, SignatureMethod};
 /// The service's refusal, or what else came instead of an answer.
 pub async fn get_secret_value(
     client: &Client,
-    origin: &Origin,
+    endpoint: &Endpoint,
     key: &AccessKey,
     method: SignatureMethod,
     request: &GetSecretValue,
 ) -> Result<SecretValue, Error> {
     let answer = client
-        .call(origin, key, method, &operation(request))
+        .call(endpoint, key, method, &operation(request))
         .await?;
     read_secret_value(answer.body.expose_secret())
 }
@@ -38,13 +37,13 @@ pub enum Batch {
 /// Reads up to [`super::batch::BATCH_MAX`] secrets in one call.
 pub async fn batch_get_secret_value(
     client: &Client,
-    origin: &Origin,
+    endpoint: &Endpoint,
     key: &AccessKey,
     method: SignatureMethod,
     requests: &[GetSecretValue],
 ) -> Batch {
     let called = client
-        .call(origin, key, method, &batch_operation(requests))
+        .call(endpoint, key, method, &batch_operation(requests))
         .await;
     let read = called.and_then(|answer| read_batch(requests, answer.body.expose_secret()));
     match read {

@@ -153,6 +153,11 @@ pub struct StoreSettings {
         "self.matches('^kms(-vpc)?[.][a-z0-9][a-z0-9-]{1,62}[.]aliyuncs[.]com$') || self.matches('^[a-z0-9][a-z0-9-]{0,62}[.]cryptoservice[.]kms[.]aliyuncs[.]com$') || self.matches('^https?://[a-z0-9.:\\\\[\\\\]-]+$')"
     ).message("endpoint is kms[-vpc].<region>.aliyuncs.com or <instance>.cryptoservice.kms.aliyuncs.com (a bare lower-case host), or an origin that the operator allows"))]
     pub endpoint: Option<String>,
+    /// The authority that signed the endpoint's certificate, as PEM, where it is not a public one: an instance's own CA. It replaces the public ones for this store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle is one or more certificates as PEM"))]
+    pub ca_bundle: Option<String>,
     /// How requests are signed; `V3` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,

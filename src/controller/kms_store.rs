@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::Context;
 use super::caches::{Labels, SecretMeta};
-use crate::alibaba::client::Client as KmsClient;
+use crate::alibaba::client::{Client as KmsClient, Endpoint};
 use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint};
 use crate::alibaba::kms;
 use crate::alibaba::reader::{self, Reader};
@@ -33,6 +33,7 @@ pub(super) struct Resolved {
     pub(super) status: StoreStatus,
     pub(super) name: String,
     pub(super) origin: Origin,
+    ca_bundle: Option<String>,
     method: SignatureMethod,
     batch: bool,
     per_second: f64,
@@ -131,6 +132,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
             credential_resource_version: Some(version),
         },
         origin,
+        ca_bundle: settings.ca_bundle.clone(),
         method: match settings.signature.unwrap_or_default() {
             Signature::V3 => SignatureMethod::V3,
             Signature::V1 => SignatureMethod::V1,
@@ -297,18 +299,28 @@ pub(super) async fn reader(store: &Resolved, context: &Context) -> Result<Arc<Re
     let opening = context.readers.opening(store);
     let reader = opening.get_or_try_init(|| async {
         let key = read_access_key(store, context).await?;
-        Ok(open(store, &key, &context.kms))
+        let endpoint = context
+            .kms
+            .endpoint(store.origin.clone(), store.ca_bundle.as_deref());
+        let endpoint = endpoint.map_err(|what| {
+            Failure::new(
+                Reason::StoreInvalid,
+                format!("{} {:?}: {what}", store.status.kind, store.name),
+                "mend the store",
+            )
+        })?;
+        Ok(open(store, endpoint, key, &context.kms))
     });
     reader.await.map(Arc::clone)
 }
 
-fn open(store: &Resolved, key: &Arc<AccessKey>, client: &Arc<KmsClient>) -> Arc<Reader> {
-    let call = Arc::new((
-        Arc::clone(client),
-        store.origin.clone(),
-        Arc::clone(key),
-        store.method,
-    ));
+fn open(
+    store: &Resolved,
+    endpoint: Endpoint,
+    key: AccessKey,
+    client: &Arc<KmsClient>,
+) -> Arc<Reader> {
+    let call = Arc::new((Arc::clone(client), endpoint, key, store.method));
     let calls = Arc::clone(&call);
     Reader::new(reader::Setup {
         per_second: store.per_second,
@@ -316,21 +328,21 @@ fn open(store: &Resolved, key: &Arc<AccessKey>, client: &Arc<KmsClient>) -> Arc<
         read_one: Box::new(move |request| {
             let call = Arc::clone(&call);
             Box::pin(async move {
-                let (client, origin, key, method) = &*call;
-                kms::get_secret_value(client, origin, key, *method, &request).await
+                let (client, endpoint, key, method) = &*call;
+                kms::get_secret_value(client, endpoint, key, *method, &request).await
             })
         }),
         read_many: Box::new(move |requests| {
             let call = Arc::clone(&calls);
             Box::pin(async move {
-                let (client, origin, key, method) = &*call;
-                kms::batch_get_secret_value(client, origin, key, *method, &requests).await
+                let (client, endpoint, key, method) = &*call;
+                kms::batch_get_secret_value(client, endpoint, key, *method, &requests).await
             })
         }),
     })
 }
 
-async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<AccessKey>, Failure> {
+async fn read_access_key(store: &Resolved, context: &Context) -> Result<AccessKey, Failure> {
     let (namespace, secret_ref) = (&store.namespace, &store.secret_ref);
     let name = &secret_ref.name;
     let version = store
@@ -378,11 +390,11 @@ async fn read_access_key(store: &Resolved, context: &Context) -> Result<Arc<Acce
                 "store it again, as it was issued",
             ))
         }
-        (Some(id), Some(secret)) => Ok(Arc::new(AccessKey {
+        (Some(id), Some(secret)) => Ok(AccessKey {
             id,
             secret,
             security_token: next()?,
-        })),
+        }),
         _ => Err(missing(ACCESS_KEY_ID)),
     }
 }

@@ -606,3 +606,85 @@ async fn a_quota_that_is_used_up_is_told() {
     world.kms_secret("text", "app/text", json!({})).await;
     world.until_ready("text", "False", "QuotaExceeded").await;
 }
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_the_store_says_so_and_nowhere_else() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let other = kms_emulator::Emulator::start(kms_emulator::Options::default())
+        .await
+        .unwrap();
+    let (https, plain) = (world.kms.https_origin(), world.kms.origin());
+    for (name, more) in [
+        (
+            "right",
+            json!({"endpoint": https, "caBundle": world.kms.ca_pem()}),
+        ),
+        (
+            "wrong",
+            json!({"endpoint": https, "caBundle": other.ca_pem()}),
+        ),
+        ("none", json!({"endpoint": https})),
+        (
+            "broken",
+            json!({"endpoint": https, "caBundle": "-----BEGIN CERTIFICATE-----"}),
+        ),
+        ("plain", json!({"endpoint": plain})),
+    ] {
+        world.store(name, "kms-credentials", more).await;
+    }
+    let _operator = world.operator_with(&["--allow-endpoint", &https]).await;
+    for name in ["right", "wrong", "none", "broken", "plain"] {
+        world
+            .kms_secret(name, "app/text", json!({"storeRef": {"name": name}}))
+            .await;
+    }
+    world.until_synced("right").await;
+    world.until_synced("plain").await;
+    for name in ["wrong", "none"] {
+        let object = world.until_ready(name, "False", "KmsUnavailable").await;
+        assert!(
+            condition(&object, "Ready").unwrap().2.contains("caBundle"),
+            "{name}"
+        );
+    }
+    world.until_ready("broken", "False", "StoreInvalid").await;
+    assert_eq!(
+        world.kms.count("GetSecretValue"),
+        2,
+        "nobody else got through"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_host_is_refused() {
+    let world = World::new().await;
+    let here = std::net::TcpListener::bind("127.0.0.2:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let options = kms_emulator::Options {
+        https_listen: here,
+        ..kms_emulator::Options::default()
+    };
+    let elsewhere = kms_emulator::Emulator::start(options).await.unwrap();
+    elsewhere.add_access_key(KEY_ID, KEY_SECRET);
+    elsewhere.put_generic("app/text", "one");
+    let origin = elsewhere.https_origin();
+    world
+        .store(
+            "prod",
+            "kms-credentials",
+            json!({"endpoint": origin, "caBundle": elsewhere.ca_pem()}),
+        )
+        .await;
+    let _operator = world.operator_with(&["--allow-endpoint", &origin]).await;
+    world.kms_secret("text", "app/text", json!({})).await;
+    let object = world.until_ready("text", "False", "KmsUnavailable").await;
+    assert!(
+        condition(&object, "Ready")
+            .unwrap()
+            .2
+            .contains("certificate")
+    );
+}
