@@ -114,6 +114,13 @@ pub fn encode(text: &str) -> String {
 }
 
 /// The parameters, encoded and sorted by the bytes of their names; an empty value stays `name=`.
+///
+/// ```
+/// use kms_secret_operator::alibaba::sign::canonical_query;
+///
+/// let query = canonical_query([("VersionStage", ""), ("SecretName", "shop/db *")]);
+/// assert_eq!(query, "SecretName=shop%2Fdb%20%2A&VersionStage=");
+/// ```
 #[must_use]
 pub fn canonical_query<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut parameters: Vec<_> = parameters.into_iter().collect();

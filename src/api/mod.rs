@@ -53,6 +53,12 @@ fn default_status(crd: &mut CustomResourceDefinition) {
 pub const DURATION_PATTERN: &str = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$";
 
 /// Parses what [`DURATION_PATTERN`] admits: `1h`, `90s`, `1h30m`. The empty string and zero are `None`.
+///
+/// ```
+/// use kms_secret_operator::api::parse_duration;
+///
+/// assert_eq!(parse_duration("1h30m").map(|interval| interval.as_secs()), Some(5400));
+/// ```
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<SignedDuration> {
     let mut seconds: i64 = 0;
