@@ -42,10 +42,7 @@ pub(super) async fn reconcile(
 ) -> Result<Action, Infallible> {
     context.caches.filled().await;
     let mut round = gather(&object, &context).await;
-    let plan = match &round.store {
-        _ if object.metadata.deletion_timestamp.is_some() => Plan::Wait(None),
-        _ => plan::plan(&round.seen()),
-    };
+    let plan = plan::plan(&round.seen());
     tracing::debug!(object = %object.name_any(), namespace = ?object.namespace(), ?plan, "planned");
     let outcome = match plan {
         Plan::Done => Outcome::Done,
@@ -194,15 +191,18 @@ impl Round<'_> {
         Ok(seen)
     }
 
-    /// A version that was replaced is back, and was not yet seen twice: a rollback, or a copy of KMS that lags.
+    /// A version that was replaced is back, though nobody asked for another, and was not yet seen twice: a rollback, or a
+    /// copy of KMS that lags.
     fn is_doubtful_rollback(&self, seen: &SourceStatus) -> bool {
+        let is_same_spec =
+            self.memory.status.observed_generation == self.object.metadata.generation;
         let is_back = self.memory.replaced.contains(&seen.version_id);
         let is_confirmed = self
             .memory
             .backoff
             .as_ref()
             .is_some_and(|last| last.reason == Reason::StaleAnswer);
-        is_back && !is_confirmed
+        is_same_spec && is_back && !is_confirmed
     }
 
     /// It has failed for this reason for a minute: it is no lagging copy of KMS, but a secret that was made anew.
