@@ -1,6 +1,6 @@
 //! The reads of one identity at one endpoint: joined, batched, paced, in turns, and not at all while they cannot work.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,7 +18,11 @@ use super::{Class, Error};
 /// Wishes that come together are sent together: the first of them at once, the others when none has come for so long...
 const QUIET: Duration = Duration::from_millis(2);
 /// ...or when the oldest has waited for so long.
-const LINGER_MAX: Duration = Duration::from_millis(20);
+const LINGER_MAX: Duration = Duration::from_millis(25);
+/// A read that is refused for the pace is kept no longer than this: its asker has other things to do.
+const REST_MAX: Duration = Duration::from_secs(2);
+/// So many reads that must go alone are remembered.
+const ALONE_MAX: usize = 1000;
 /// Calls under way at once; more only queue up on the way.
 const IN_FLIGHT_MAX: usize = 64;
 /// A read that is refused for the pace is tried again this often before its asker is told.
@@ -75,6 +79,9 @@ struct State {
     throttled: HashMap<GetSecretValue, u8>,
     /// What failed last time goes alone: it must not spoil a batch.
     alone: HashSet<GetSecretValue>,
+    /// Those of them that wait; they and batches take turns.
+    waiting_alone: VecDeque<GetSecretValue>,
+    was_alone: bool,
     in_flight: usize,
     has_timer: bool,
     /// When the last wish came, and the oldest of those that wait.
@@ -87,6 +94,7 @@ struct State {
 struct Breaker {
     error: Error,
     opened: u32,
+    since: Instant,
     until: Instant,
     /// A read goes through although it is open.
     is_probed: bool,
@@ -103,6 +111,8 @@ impl Reader {
             waiting: HashMap::new(),
             throttled: HashMap::new(),
             alone: HashSet::new(),
+            waiting_alone: VecDeque::new(),
+            was_alone: false,
             in_flight: 0,
             has_timer: false,
             wished: (now(), now()),
@@ -171,7 +181,9 @@ impl Reader {
             if state.waiting.is_empty() {
                 return;
             }
-            if let Some(wait) = state.limiter.wait(now()).max(state.linger()) {
+            let batches =
+                self.setup.batch && state.no_batch_until.is_none_or(|until| now() >= until);
+            if let Some(wait) = state.limiter.wait(now()).max(state.linger(batches)) {
                 if !state.has_timer {
                     state.has_timer = true;
                     self.spawn(|me| async move {
@@ -182,8 +194,6 @@ impl Reader {
                 }
                 return;
             }
-            let batches =
-                self.setup.batch && state.no_batch_until.is_none_or(|until| now() >= until);
             let group = state.next_group(batches);
             if group.is_empty() {
                 return;
@@ -191,9 +201,9 @@ impl Reader {
             state.limiter.take(group.len(), now());
             state.in_flight += 1;
             self.spawn(|me| async move {
+                let under_way = UnderWay(Arc::clone(&me));
                 me.send(group).await;
-                me.lock().in_flight -= 1;
-                me.pump();
+                drop(under_way);
             });
         }
     }
@@ -238,7 +248,7 @@ impl Reader {
     }
 
     fn ask_alone(&self, request: GetSecretValue, askers: Vec<oneshot::Sender<Answer>>) {
-        self.lock().alone.insert(request.clone());
+        self.lock().note_alone(request.clone());
         self.ask_again(request, askers);
     }
 
@@ -261,33 +271,48 @@ impl Reader {
         result: Result<SecretValue, Error>,
         sent: Instant,
     ) {
-        let mut told = Vec::new();
         let answer = result.map(Arc::new);
+        let mut state = self.lock();
+        if let Err(error) = &answer
+            && error.class() == Class::Throttled
         {
-            let mut state = self.lock();
-            match &answer {
-                Ok(_) => state.succeeded(&request),
-                Err(error) if error.class() == Class::Throttled => {
-                    state.limiter.throttled(sent, error.retry_after(), now());
-                    let count = state.throttled.entry(request.clone()).or_default();
-                    *count += 1;
-                    if *count < THROTTLED_MAX {
-                        drop(state);
-                        self.ask_again(request, askers);
-                        return;
-                    }
-                    state.throttled.remove(&request);
-                }
-                Err(error) if breaks(error.class()) => told = state.open_breaker(error, sent),
-                Err(_) => {
-                    state.alone.insert(request);
-                }
+            state.limiter.throttled(sent, error.retry_after(), now());
+            let count = state.throttled.entry(request.clone()).or_default();
+            *count += 1;
+            let (count, rest) = (*count, state.limiter.wait(now()).unwrap_or_default());
+            if count < THROTTLED_MAX && rest <= REST_MAX {
+                drop(state);
+                self.ask_again(request, askers);
+                return;
             }
         }
+        state.throttled.remove(&request);
+        let told = match &answer {
+            Ok(_) => {
+                state.succeeded(&request, sent);
+                Vec::new()
+            }
+            Err(error) if breaks(error.class()) => state.open_breaker(error, sent),
+            Err(error) => {
+                state.failed(request, error.class(), sent);
+                Vec::new()
+            }
+        };
+        drop(state);
         for asker in askers.into_iter().chain(told) {
             // Nobody waits any more: the object moved on.
             let _ = asker.send(answer.clone());
         }
+    }
+}
+
+/// A call under way: when it ends, in whatever way, another one may go.
+struct UnderWay(Arc<Reader>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lock().in_flight -= 1;
+        self.0.pump();
     }
 }
 
@@ -316,58 +341,103 @@ impl State {
         Some(breaker.error.clone())
     }
 
-    /// How long to wait for more wishes. Nobody waits while nothing is under way.
-    fn linger(&self) -> Option<Duration> {
+    /// How long to wait for more wishes. Nobody waits while nothing is under way, and a batch that is not full yet waits
+    /// longest: more wishes cost it nothing.
+    fn linger(&self, batches: bool) -> Option<Duration> {
         let (last, oldest) = self.wished;
-        let until = (last + QUIET).min(oldest + LINGER_MAX);
+        let latest = oldest + LINGER_MAX;
+        let fills = batches && self.waiting.len() < BATCH_MAX;
+        let until = if fills {
+            latest
+        } else {
+            latest.min(last + QUIET)
+        };
         let wait = until.saturating_duration_since(now());
         (self.in_flight > 0 && !wait.is_zero()).then_some(wait)
     }
 
-    /// The next reads to go out: one, or as many as a batch takes. While calls are under way a batch that is not full
-    /// waits for more: they cost as much as one.
+    /// The next reads to go out: one, or as many as a batch takes.
     fn next_group(&mut self, batches: bool) -> Group {
-        if batches && self.in_flight > 0 && self.waiting.len() < BATCH_MAX {
-            return Vec::new();
+        self.was_alone = !self.was_alone;
+        if self.was_alone
+            && let Some(alone) = self.next_alone()
+        {
+            return vec![alone];
         }
         let most = if batches { BATCH_MAX } else { 1 };
-        let (mut group, mut names, mut later) = (Group::new(), HashSet::new(), Vec::new());
+        let (mut group, mut names, mut again) = (Group::new(), HashSet::new(), Vec::new());
         while group.len() < most {
             let Some(request) = self.urgent.pop().or_else(|| self.later.pop()) else {
                 break;
             };
-            // Somebody else's place in the queue: it went out already.
-            let Some(askers) = self.waiting.remove(&request) else {
-                continue;
-            };
-            let goes_alone = self.alone.contains(&request);
-            let is_taken = names.contains(plain_name(&request.secret_name));
-            if (goes_alone && !group.is_empty()) || is_taken {
-                self.waiting.insert(request.clone(), askers);
-                later.push(request);
-                if goes_alone {
-                    break;
-                }
+            if self.alone.contains(&request) {
+                self.waiting_alone.push_back(request);
                 continue;
             }
-            names.insert(plain_name(&request.secret_name).to_owned());
-            group.push((request, askers));
-            if goes_alone {
-                break;
+            if names.contains(plain_name(&request.secret_name)) {
+                again.push(request);
+                continue;
+            }
+            // Nobody waits for it: somebody else's place in the queue, and it went out already.
+            if let Some(askers) = self.waiting.remove(&request) {
+                names.insert(plain_name(&request.secret_name).to_owned());
+                group.push((request, askers));
             }
         }
         let tenant: Arc<str> = Arc::from("");
-        for request in later {
+        for request in again {
             self.urgent.push(&tenant, request);
+        }
+        if group.is_empty() {
+            group.extend(self.next_alone());
         }
         group
     }
 
-    fn succeeded(&mut self, request: &GetSecretValue) {
+    fn next_alone(&mut self) -> Option<(GetSecretValue, Vec<oneshot::Sender<Answer>>)> {
+        loop {
+            let request = self.waiting_alone.pop_front()?;
+            if let Some(askers) = self.waiting.remove(&request) {
+                return Some((request, askers));
+            }
+        }
+    }
+
+    fn note_alone(&mut self, request: GetSecretValue) {
+        if self.alone.len() >= ALONE_MAX {
+            self.alone.clear();
+        }
+        self.alone.insert(request);
+    }
+
+    fn succeeded(&mut self, request: &GetSecretValue, sent: Instant) {
         self.limiter.passed(now());
-        self.breaker = None;
+        self.close_breaker(sent);
         self.alone.remove(request);
-        self.throttled.remove(request);
+    }
+
+    /// A secret was refused, or the service is out of order: neither is the identity's fault.
+    fn failed(&mut self, request: GetSecretValue, class: Class, sent: Instant) {
+        if matches!(
+            class,
+            Class::NotFound | Class::Denied | Class::Key | Class::Rejected
+        ) {
+            // KMS knew who asked.
+            self.close_breaker(sent);
+            self.note_alone(request);
+        } else if let Some(breaker) = &mut self.breaker {
+            breaker.is_probed = false;
+        }
+    }
+
+    fn close_breaker(&mut self, sent: Instant) {
+        if self
+            .breaker
+            .as_ref()
+            .is_some_and(|breaker| sent >= breaker.since)
+        {
+            self.breaker = None;
+        }
     }
 
     /// Opens the breaker, and answers those who wait: they would only learn the same.
@@ -382,10 +452,13 @@ impl State {
         self.breaker = Some(Breaker {
             error: error.clone(),
             opened,
+            since: now(),
             until: now() + open_for,
             is_probed: false,
         });
         (self.urgent, self.later) = (Turns::default(), Turns::default());
+        self.waiting_alone.clear();
+        self.throttled.clear();
         std::mem::take(&mut self.waiting)
             .into_values()
             .flatten()
@@ -661,6 +734,114 @@ mod tests {
         assert!(
             batches <= 5,
             "{batches}: those that were on their way when the first was refused"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_delays_nobody_else() {
+        let reader = Reader::new(Setup {
+            per_second: 10_000.0,
+            batch: true,
+            read_one: Box::new(|request| {
+                Box::pin(async move {
+                    let takes = if request.secret_name == "slow" {
+                        30_000
+                    } else {
+                        5
+                    };
+                    tokio::time::sleep(Duration::from_millis(takes)).await;
+                    Ok(value(&request.secret_name))
+                })
+            }),
+            read_many: Box::new(|_| Box::pin(async { Batch::Unknown })),
+        });
+        let slow = tokio::spawn({
+            let reader = Arc::clone(&reader);
+            async move { read(&reader, "slow", Rank::Later, "a").await }
+        });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let began = now();
+        read(&reader, "quick", Rank::Urgent, "b").await.unwrap();
+        assert!(now().duration_since(began) < Duration::from_millis(100));
+        slow.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_denied_secret_does_not_spoil_the_batches_of_others() {
+        let log = Log::default();
+        let reader = reader(true, &log);
+        assert!(
+            read(&reader, "Forbidden.NoPermission", Rank::Later, "t")
+                .await
+                .is_err()
+        );
+        let mut names: Vec<String> = (0..400).map(|n| format!("s{n}")).collect();
+        names.insert(200, "Forbidden.NoPermission".into());
+        let reads = names
+            .iter()
+            .map(|name| read(&reader, name, Rank::Urgent, "t"));
+        let answers = futures::future::join_all(reads).await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1);
+        assert!(log.calls().len() <= 25, "{} calls", log.calls().len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_reads_are_batched_again() {
+        let log = Log::default();
+        let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let (many, down) = (log.clone(), Arc::clone(&is_down));
+        let reader = Reader::new(Setup {
+            per_second: 10_000.0,
+            batch: true,
+            read_one: Box::new(|request| Box::pin(async move { answer(&request.secret_name) })),
+            read_many: Box::new(move |requests| {
+                many.note(&requests);
+                let down = down.load(std::sync::atomic::Ordering::Relaxed);
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    if down {
+                        return Batch::Failed(Error::Timeout);
+                    }
+                    Batch::Answered(
+                        requests
+                            .iter()
+                            .map(|request| Some(answer(&request.secret_name)))
+                            .collect(),
+                    )
+                })
+            }),
+        });
+        let names: Vec<String> = (0..400).map(|n| format!("s{n}")).collect();
+        assert!(read_all(&reader, &names).await.iter().any(Result::is_err));
+        is_down.store(false, std::sync::atomic::Ordering::Relaxed);
+        let before = log.calls().len();
+        assert!(read_all(&reader, &names).await.iter().all(Result::is_ok));
+        assert!(log.calls().len() - before >= 19, "they went in batches");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_refused_for_its_secret_closes_the_breaker() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        assert!(
+            read(&reader, "InvalidAccessKeyId.NotFound", Rank::Urgent, "t")
+                .await
+                .is_err()
+        );
+        let probe = read(&reader, "Forbidden.ResourceNotFound", Rank::Forced, "t").await;
+        assert!(probe.unwrap_err().contains("ResourceNotFound"));
+        assert_eq!(read(&reader, "good", Rank::Later, "t").await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_of_failures_is_bounded() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        let names: Vec<String> = (0..2 * ALONE_MAX).map(|n| format!("Unknown.{n}")).collect();
+        read_all(&reader, &names).await;
+        let state = reader.lock();
+        assert!(
+            state.alone.len() <= ALONE_MAX && state.throttled.is_empty() && state.in_flight == 0
         );
     }
 

@@ -156,6 +156,7 @@ impl Round<'_> {
             target: self.target.clone(),
             backoff: self.memory.backoff.as_ref(),
             repaired: self.memory.repaired.as_ref(),
+            moved_until: self.memory.moved_until,
             started: self.context.started,
             offset: store.map_or(SignedDuration::ZERO, |store| {
                 self.context.kms.offset(&store.origin)

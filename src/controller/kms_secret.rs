@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 
+use super::Context;
 use super::gather::{Round, gather};
+use super::kms_store::{self, Resolved};
 use super::record::Outcome;
-use super::{Context, kms_store};
 use crate::alibaba::endpoint::Origin;
 use crate::alibaba::reader::Rank;
 use crate::alibaba::secret_value::SecretValue;
@@ -83,7 +83,7 @@ impl Round<'_> {
             Ok(data) => data,
             Err(failure) => return Outcome::Failed(failure),
         };
-        if self.has_moved() {
+        if self.has_moved(&store).await {
             return Outcome::Moved;
         }
         let fence = match &self.target {
@@ -111,9 +111,7 @@ impl Round<'_> {
             Err(WriteError::Gone) => return Outcome::Gone,
             Err(WriteError::Failed(failure)) => return Outcome::Failed(failure),
         };
-        if let Err(outcome) = self.remove_old_target(&target).await {
-            return outcome;
-        }
+        self.remove_old_targets(why, &target).await;
         self.note_repair(why, &target);
         self.observe_rotation(&source, &origin);
         let synced = Synced {
@@ -215,41 +213,54 @@ impl Round<'_> {
         backoff.is_some_and(|backoff| self.now.duration_since(backoff.since) >= STALE_MAX)
     }
 
-    /// After a rename, and once the new target is written: removes the old one, or a credential would stay that nobody
-    /// renews. Only what is still ours and as it was seen.
-    async fn remove_old_target(&self, new: &TargetStatus) -> Result<(), Outcome> {
-        let Some(old) = self
+    /// After a rename, and once the new target is written: removes the old ones, or a credential would stay that nobody
+    /// renews. Only what is still ours, and as it was seen. What cannot be removed is told and tried again at the next
+    /// sync; it takes nothing from the success.
+    async fn remove_old_targets(&mut self, why: Why, new: &TargetStatus) {
+        let is_renamed = self
             .memory
             .status
             .target
             .as_ref()
-            .filter(|old| old.name != new.name)
-        else {
-            return Ok(());
-        };
-        let (cluster, namespace) = (
-            &self.context.cluster,
-            self.object.namespace().unwrap_or_default(),
-        );
-        let found = cluster
-            .secret_metadata(&namespace, &old.name)
-            .await
-            .map_err(Outcome::Failed)?;
-        let is_ours = |found: &ObjectMeta| {
-            found.uid.as_ref() == Some(&old.uid)
-                && matches!(classify(found, self.object), Target::Ours { .. })
-        };
-        let Some(found) = found.filter(is_ours) else {
-            return Ok(());
-        };
-        cluster
-            .delete(&namespace, &old.name, &found)
-            .await
-            .map_err(|err| match err {
-                WriteError::Stale => Outcome::Moved,
-                WriteError::Gone => Outcome::Gone,
-                WriteError::Failed(failure) => Outcome::Failed(failure),
-            })
+            .is_some_and(|old| old.name != new.name);
+        if !(is_renamed
+            || self.memory.has_old_targets
+            || matches!(why, Why::Changed | Why::Missing | Why::Forced))
+        {
+            return;
+        }
+        let namespace = self.object.namespace().unwrap_or_default();
+        let olds = self.context.caches.targets.state_filter(|secret| {
+            secret.namespace().as_ref() == Some(&namespace)
+                && secret.name_any() != new.name
+                && matches!(
+                    classify(&secret.metadata, self.object),
+                    Target::Ours {
+                        is_orphan: false,
+                        ..
+                    }
+                )
+        });
+        self.memory.has_old_targets = false;
+        for old in olds {
+            let name = old.name_any();
+            if self
+                .context
+                .cluster
+                .delete(&namespace, &name, &old.metadata)
+                .await
+                .is_err()
+            {
+                self.memory.has_old_targets = true;
+                let message = format!(
+                    "Secret {name:?}, the target before the last rename, could not be deleted; it is tried again at the next sync."
+                );
+                self.context
+                    .cluster
+                    .publish(self.object, true, "OldTargetLeft", &message)
+                    .await;
+            }
+        }
     }
 
     /// Takes note of a repair, if somebody's doing was undone by it: an apply that moves nothing undid nothing.
@@ -274,8 +285,16 @@ impl Round<'_> {
         }
     }
 
-    /// The object changed or went while we were reading: what we have in hand is not for it.
-    fn has_moved(&self) -> bool {
+    /// The object changed or went while we were reading, or the store was taken from it: what we have in hand is not for
+    /// it.
+    async fn has_moved(&self, store: &StoreStatus) -> bool {
+        let is_same_store = |found: Resolved| found.status == *store;
+        if !kms_store::resolve(self.object, self.context)
+            .await
+            .is_ok_and(is_same_store)
+        {
+            return true;
+        }
         let now = self
             .context
             .caches

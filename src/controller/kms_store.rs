@@ -244,10 +244,7 @@ fn check_tenant(
             format!(
                 "ClusterKmsStore {name:?} does not let namespace {namespace:?} read {secret_name:?}"
             ),
-            format!(
-                "name a secret that its secretNames allow ({}), or ask the cluster administrator",
-                patterns.join(", ")
-            ),
+            "name a secret that its secretNames allow to this namespace, or ask the cluster administrator",
         ));
     }
     Ok(())

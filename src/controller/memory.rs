@@ -42,6 +42,10 @@ pub(super) struct Memory {
     pub(super) replaced: VecDeque<String>,
     /// How often in a row the world moved under our hands.
     pub(super) moved: u32,
+    /// Until then it is not chased.
+    pub(super) moved_until: Option<Timestamp>,
+    /// Secrets of former names could not be deleted.
+    pub(super) has_old_targets: bool,
     /// How often in a row the status could not be written.
     pub(super) unwritten: u32,
 }

@@ -58,7 +58,7 @@ enum Next {
 impl Round<'_> {
     /// Tells the outcome: memory, status, Event; and says when to come back.
     pub(super) async fn record(mut self, outcome: Outcome) -> Action {
-        let before = self.memory.status.clone();
+        let (before, told) = (self.memory.status.clone(), self.memory.stored.clone());
         let context = status::Context {
             generation: self.object.metadata.generation,
             sync: self.object.sync_token(),
@@ -78,8 +78,8 @@ impl Round<'_> {
         if self.memory.status != before {
             status::show_next(&mut self.memory.status, next);
         }
-        self.announce(&before).await;
         let next = if self.write_status().await {
+            self.announce(&told).await;
             next
         } else {
             self.write_again(next)
@@ -109,7 +109,9 @@ impl Round<'_> {
             Outcome::Gone => Next::Never,
             Outcome::Waited(_) if self.object.metadata.deletion_timestamp.is_some() => Next::Never,
             Outcome::Waited(until) => {
-                memory.moved = 0;
+                if memory.moved_until.is_none_or(|until| until <= context.now) {
+                    memory.moved = 0;
+                }
                 memory.status = status::waiting(&memory.status, context);
                 until.map_or(Next::Scheduled, Next::At)
             }
@@ -130,6 +132,7 @@ impl Round<'_> {
                 memory.last_read = Some(read_at);
                 memory.backoff = None;
                 memory.moved = 0;
+                memory.moved_until = None;
                 memory.tried = false;
                 Next::Scheduled
             }
@@ -147,6 +150,7 @@ impl Round<'_> {
             let failure = plan::contested(self.object.target_name(), wait);
             self.tell_failure(&failure, context);
         }
+        self.memory.moved_until = Some(context.now + wait);
         Next::At(context.now + wait)
     }
 
@@ -200,7 +204,7 @@ impl Round<'_> {
         plan::schedule(&self.seen()).map_or(SignedDuration::ZERO, |schedule| schedule.ceiling())
     }
 
-    /// An Event on each change of fortune; none on a first success.
+    /// An Event on each change of fortune against what was told `before`; none on a first success.
     async fn announce(&self, before: &KmsSecretStatus) {
         let (object, cluster) = (self.object, &self.context.cluster);
         let (was, is) = (status::ready(before), status::ready(&self.memory.status));

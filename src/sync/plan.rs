@@ -28,6 +28,8 @@ pub struct Seen<'a> {
     pub backoff: Option<&'a Backoff>,
     /// When the target was last repaired.
     pub repaired: Option<&'a Repair>,
+    /// Until when a target that changes faster than it is written is not chased.
+    pub moved_until: Option<Timestamp>,
     /// When this process began.
     pub started: Timestamp,
     /// The clock of KMS minus ours.
@@ -351,6 +353,9 @@ fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
         Why::Missing => 3,
         _ => return Plan::Fetch(why),
     };
+    if let Some(until) = seen.moved_until.filter(|until| *until > seen.now) {
+        return Plan::Wait(Some(until));
+    }
     let held = seen
         .repaired
         .filter(|repair| repair.at <= seen.now)
@@ -480,6 +485,7 @@ mod tests {
                 target: self.target.clone(),
                 backoff: self.backoff.as_ref(),
                 repaired: self.repaired.as_ref(),
+                moved_until: None,
                 started: self.started,
                 offset: SignedDuration::ZERO,
                 hash: self.hash,

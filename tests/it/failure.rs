@@ -152,7 +152,10 @@ async fn what_passes_by_itself_is_told_where_there_is_no_good_value_yet_and_trie
     for (name, fault, ..) in &cases {
         world.kms.put_generic(name, "good");
         world.kms.fault(fault.clone().on_secret(name));
-        world.kms_secret(name, name, json!({})).await;
+        // Whoever is throttled slows its whole store down, as it should.
+        world.store(name, "kms-credentials", json!({})).await;
+        let spec = json!({"storeRef": {"name": name}});
+        world.kms_secret(name, name, spec).await;
     }
     for (name, _, reason, _) in &cases {
         let object = world.until_ready(name, "False", reason).await;
