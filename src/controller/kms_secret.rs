@@ -10,6 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
+use super::caches::SecretMeta;
 use super::gather::{Round, gather};
 use super::kms_store::{self, Resolved};
 use super::record::Outcome;
@@ -18,7 +19,7 @@ use crate::alibaba::reader::Rank;
 use crate::alibaba::secret_value::SecretValue;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{SourceStatus, StoreStatus, TargetStatus};
-use crate::cluster::{Desired, Fence, WriteError, classify};
+use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, note_rotation, overdue};
@@ -33,9 +34,6 @@ const ROLLBACK_CONFIRM: Duration = Duration::from_secs(3);
 const SOURCE_NAME: &str = "source";
 
 /// Reconciles one object; everything that can go wrong ends in its status.
-///
-/// # Errors
-/// Never.
 pub(super) async fn reconcile(
     object: Arc<KmsSecret>,
     context: Arc<Context>,
@@ -230,17 +228,17 @@ impl Round<'_> {
             return;
         }
         let namespace = self.object.namespace().unwrap_or_default();
-        let olds = self.context.caches.targets.state_filter(|secret| {
+        let uid = self.object.uid().unwrap_or_default();
+        let is_old = |secret: &SecretMeta| {
             secret.namespace().as_ref() == Some(&namespace)
                 && secret.name_any() != new.name
-                && matches!(
-                    classify(&secret.metadata, self.object),
-                    Target::Ours {
-                        is_orphan: false,
-                        ..
-                    }
-                )
-        });
+                // Not our annotation alone: who took the owner reference away wants to keep the Secret.
+                && secret
+                    .owner_references()
+                    .iter()
+                    .any(|owner| owner.controller == Some(true) && owner.uid == uid)
+        };
+        let olds = self.context.caches.targets.state_filter(is_old);
         self.memory.has_old_targets = false;
         for old in olds {
             let name = old.name_any();

@@ -452,11 +452,7 @@ async fn a_kill_in_the_middle_leaves_nothing_half_done() {
 
 #[tokio::test]
 async fn a_namespace_that_goes_away_is_let_go() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, operator) = World::synced("one").await;
     let spaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(world.client.clone());
     spaces
         .delete(&world.namespace, &kube::api::DeleteParams::background())
@@ -520,11 +516,7 @@ async fn no_number_of_kms_brings_the_operator_down() {
 
 #[tokio::test]
 async fn an_outage_is_told_at_once_where_the_target_is_missing() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "good");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("good").await;
     world.kms.fault(Fault::code("InternalFailure"));
     world.delete::<Secret>("text").await;
     world.until_ready("text", "False", "KmsUnavailable").await;
@@ -570,11 +562,7 @@ async fn another_secret_under_the_old_name_is_believed_and_a_new_name_is_not_hel
 
 #[tokio::test]
 async fn consent_that_is_withdrawn_stops_the_reads_and_keeps_the_secret() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     let label = |value| json!({"metadata": {"labels": {"alikms.dev/credentials": value}}});
     world
         .patch::<Secret>("kms-credentials", label(json!(null)))

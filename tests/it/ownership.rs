@@ -91,11 +91,7 @@ async fn of_two_with_one_target_the_first_stays_and_the_second_follows() {
 
 #[tokio::test]
 async fn an_edited_target_is_repaired() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "right");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("right").await;
     let edit = json!({"stringData": {"value": "wrong", "planted": "x"}, "metadata": {"labels": {"mine": "too"}}});
     world.patch::<Secret>("text", edit).await;
     eventually("the data is as it was", async || {
@@ -116,11 +112,7 @@ async fn an_edited_target_is_repaired() {
 
 #[tokio::test]
 async fn a_target_that_is_edited_again_and_again_is_contested() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "right");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("right").await;
     world
         .patch::<Secret>("text", json!({"stringData": {"value": "wrong"}}))
         .await;
@@ -149,11 +141,7 @@ async fn a_target_that_is_edited_again_and_again_is_contested() {
 
 #[tokio::test]
 async fn a_target_without_its_label_is_still_ours_and_gets_it_back() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "right");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("right").await;
     let uid = world.secret("text").await.unwrap().uid();
     world
         .patch::<Secret>(
@@ -174,11 +162,7 @@ async fn a_target_without_its_label_is_still_ours_and_gets_it_back() {
 
 #[tokio::test]
 async fn a_deleted_target_is_made_again() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "right");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("right").await;
     for _ in 0..2 {
         let uid = world.secret("text").await.unwrap().uid();
         world.delete::<Secret>("text").await;
@@ -194,11 +178,7 @@ async fn a_deleted_target_is_made_again() {
 
 #[tokio::test]
 async fn a_target_that_was_deleted_while_nobody_watched_is_made_again() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "right");
-    let operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, operator) = World::synced("right").await;
     operator.stop().await;
     world.delete::<Secret>("text").await;
     let _operator = world.operator().await;
@@ -207,11 +187,7 @@ async fn a_target_that_was_deleted_while_nobody_watched_is_made_again() {
 
 #[tokio::test]
 async fn the_secret_goes_with_its_kms_secret() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     world.delete::<KmsSecret>("text").await;
     eventually("the Secret is collected", async || {
         world.secret("text").await.is_none().then_some(())
@@ -300,11 +276,7 @@ async fn the_secret_of_a_predecessor_that_a_restore_brought_is_taken_over_too() 
 
 #[tokio::test]
 async fn a_target_that_was_immutable_is_made_again_when_it_is_deleted() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     world
         .patch::<Secret>("text", json!({"immutable": true}))
         .await;
@@ -318,11 +290,7 @@ async fn a_target_that_was_immutable_is_made_again_when_it_is_deleted() {
 
 #[tokio::test]
 async fn labels_of_others_are_no_contest_and_a_rotation_is_never_held_back_by_one() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "right");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("right").await;
     for n in 0..4 {
         let labels = json!({"metadata": {"labels": {"mine": format!("{n}")}}});
         let patched = world.patch::<Secret>("text", labels).await;
@@ -401,11 +369,7 @@ async fn values_until(world: &World, name: &str, last: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let slow = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, slow) = World::synced("one").await;
     // The value is taken when the call arrives and answered three seconds later.
     let delay = Effect::Delay {
         seconds: Duration::from_secs(3),
@@ -444,11 +408,7 @@ async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
 
 #[tokio::test]
 async fn a_slow_worker_cannot_bring_a_deleted_secret_back() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     let hold = world.kms.hold("app/text");
     world.force("text").await;
     hold.until_waiting(1).await;
@@ -544,19 +504,27 @@ async fn an_old_target_that_somebody_took_over_is_not_deleted() {
     let world = World::new().await;
     world.kms.put_generic("app/text", "one");
     let _operator = world.operator().await;
-    world
-        .kms_secret("text", "app/text", json!({"target": {"name": "old"}}))
-        .await;
-    world.until_synced("text").await;
-    world
-        .patch::<KmsSecret>("text", json!({"spec": {"suspend": true}}))
-        .await;
-    world.until_ready("text", "True", "Suspended").await;
-    let theirs = json!({"metadata": {"ownerReferences": null, "annotations": {"alikms.dev/kmssecret": null}}});
-    world.patch::<Secret>("old", theirs).await;
-    let renamed = json!({"spec": {"suspend": false, "target": {"name": "new"}}});
-    world.patch::<KmsSecret>("text", renamed).await;
-    world.until_synced("text").await;
-    assert!(world.secret("new").await.is_some());
-    assert!(world.secret("old").await.is_some());
+    // An owner reference that was taken away is enough: somebody keeps the Secret.
+    for (name, annotations) in [
+        ("unmarked", json!({"alikms.dev/kmssecret": null})),
+        ("kept", json!({})),
+    ] {
+        let old = format!("{name}-old");
+        world
+            .kms_secret(name, "app/text", json!({"target": {"name": old}}))
+            .await;
+        world.until_synced(name).await;
+        world
+            .patch::<KmsSecret>(name, json!({"spec": {"suspend": true}}))
+            .await;
+        world.until_ready(name, "True", "Suspended").await;
+        let theirs = json!({"metadata": {"ownerReferences": null, "annotations": annotations}});
+        world.patch::<Secret>(&old, theirs).await;
+        let renamed =
+            json!({"spec": {"suspend": false, "target": {"name": format!("{name}-new")}}});
+        world.patch::<KmsSecret>(name, renamed).await;
+        world.until_synced(name).await;
+        assert!(world.secret(&format!("{name}-new")).await.is_some());
+        assert!(world.secret(&old).await.is_some(), "{name}");
+    }
 }

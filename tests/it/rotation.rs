@@ -250,11 +250,7 @@ async fn a_clock_that_kms_does_not_accept_is_corrected_at_the_second_attempt() {
 
 #[tokio::test]
 async fn a_rollback_of_a_generic_secret_is_read_twice_and_then_believed() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     world.kms.put_generic("app/text", "two");
     world.force("text").await;
     world.until_text("text", "value", "two").await;

@@ -191,11 +191,7 @@ async fn keys_that_leave_the_spec_leave_the_secret() {
 
 #[tokio::test]
 async fn a_forced_sync_reads_at_once_and_once() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     world.kms.put_generic("app/text", "two");
     world.force("text").await;
     world.until_synced("text").await;
@@ -206,11 +202,7 @@ async fn a_forced_sync_reads_at_once_and_once() {
 
 #[tokio::test]
 async fn a_suspended_object_is_left_alone_and_still_collected() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     world
         .patch::<KmsSecret>("text", json!({"spec": {"suspend": true}}))
         .await;
@@ -421,11 +413,7 @@ async fn a_type_asks_for_its_keys_and_cannot_change() {
 
 #[tokio::test]
 async fn an_immutable_target_is_told_and_left_alone() {
-    let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
-    let _operator = world.operator().await;
-    world.kms_secret("text", "app/text", json!({})).await;
-    world.until_synced("text").await;
+    let (world, _operator) = World::synced("one").await;
     world
         .patch::<Secret>("text", json!({"immutable": true}))
         .await;

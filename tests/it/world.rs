@@ -43,6 +43,16 @@ impl World {
         Self::on(Arc::clone(cluster().await)).await
     }
 
+    /// A world with an operator and the KmsSecret `text`, whose Secret holds this text of KMS's `app/text`.
+    pub(crate) async fn synced(text: &str) -> (Self, Operator) {
+        let world = Self::new().await;
+        world.kms.put_generic("app/text", text);
+        let operator = world.operator().await;
+        world.kms_secret("text", "app/text", json!({})).await;
+        world.until_synced("text").await;
+        (world, operator)
+    }
+
     /// A world on a cluster of its own, for operators that look at all namespaces.
     pub(crate) async fn alone() -> Self {
         Self::on(Arc::new(Cluster::start().await)).await
