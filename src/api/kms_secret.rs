@@ -23,8 +23,15 @@ use super::{DURATION_PATTERN, SYNC_ANNOTATION};
     derive = "PartialEq",
     shortname = "kmss",
     category = "alikms",
+    validation = Rule::new("has(self.spec.source) != has(self.spec.sources)")
+        .message("spec needs exactly one of source and sources"),
+    validation = Rule::new("!has(self.spec.sources) || size(self.spec.sources) == 1 || has(self.spec.data)")
+        .message("several sources need data: which key is taken from which"),
     validation = Rule::new(
-        "!has(self.spec.data) || !self.spec.data.exists(d, has(d.from) && d.from == 'ExtendedConfig') || (has(self.spec.source.fetchExtendedConfig) && self.spec.source.fetchExtendedConfig)"
+        "!has(self.spec.data) || self.spec.data.all(d, has(d.source) ? has(self.spec.sources) && self.spec.sources.exists(s, s.name == d.source) : !has(self.spec.sources) || size(self.spec.sources) == 1)"
+    ).message("with several sources each key names one of them by data[].source; with spec.source none does"),
+    validation = Rule::new(
+        "!has(self.spec.data) || !has(self.spec.source) || !self.spec.data.exists(d, has(d.from) && d.from == 'ExtendedConfig') || (has(self.spec.source.fetchExtendedConfig) && self.spec.source.fetchExtendedConfig)"
     ).message("data from ExtendedConfig needs source.fetchExtendedConfig: true"),
     doc = "Keeps a Secret of this namespace equal to a secret in Alibaba Cloud KMS Secrets Manager.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
@@ -41,8 +48,14 @@ use super::{DURATION_PATTERN, SYNC_ANNOTATION};
 pub struct KmsSecretSpec {
     /// The store that says where KMS is and by whose identity it is read.
     pub store_ref: StoreRef,
-    /// The secret to read, in the words of `GetSecretValue`.
-    pub source: Source,
+    /// The secret to read, in the words of `GetSecretValue`. Exactly one of this and `sources`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Several secrets, or several versions of one, each under a name. They are written together or not at all, and two versions of one secret are of one moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sources: Vec<NamedSource>,
     /// The keys of the Secret. Left out: the whole value under the key `value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 256))]
@@ -104,6 +117,38 @@ pub struct Source {
     pub fetch_extended_config: Option<bool>,
 }
 
+/// One of several sources.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedSource {
+    /// Name by which `data` and templates speak of it.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// The secret.
+    #[serde(flatten)]
+    pub source: Source,
+    /// True: if KMS has no such secret, version or stage, its keys are left out, as of `ACSPrevious` before the first rotation. Any other failure fails the sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// A source under the name that the status tells of it by.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceRef<'a> {
+    /// The name; [`SINGLE_SOURCE`] for `spec.source`.
+    pub name: &'a str,
+    /// The secret.
+    pub source: &'a Source,
+    /// Its keys are left out if it does not exist.
+    pub optional: bool,
+}
+
+/// The name of `spec.source`, in the status.
+pub const SINGLE_SOURCE: &str = "source";
+
 /// One key of the Secret.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -111,6 +156,10 @@ pub struct DataItem {
     /// Key in the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
+    /// Name of the source that this key is taken from; the only one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub source: Option<String>,
     /// The document that this key is taken from; the secret's value when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Document>,
@@ -301,6 +350,24 @@ pub struct ErrorStatus {
     pub code: Option<String>,
     /// What to do, and who can do it.
     pub action: String,
+}
+
+impl KmsSecretSpec {
+    /// What is read, in the order of the spec.
+    #[must_use]
+    pub fn all_sources(&self) -> Vec<SourceRef<'_>> {
+        let single = self.source.iter().map(|source| SourceRef {
+            name: SINGLE_SOURCE,
+            source,
+            optional: false,
+        });
+        let named = self.sources.iter().map(|named| SourceRef {
+            name: &named.name,
+            source: &named.source,
+            optional: named.optional.unwrap_or_default(),
+        });
+        single.chain(named).collect()
+    }
 }
 
 impl KmsSecret {

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -13,25 +12,16 @@ use super::Context;
 use super::caches::SecretMeta;
 use super::gather::{Round, gather};
 use super::kms_store::{self, Resolved};
+use super::read::Fetched;
 use super::record::Outcome;
-use crate::alibaba::endpoint::Origin;
-use crate::alibaba::reader::Rank;
-use crate::alibaba::secret_value::SecretValue;
 use crate::api::KmsSecret;
-use crate::api::kms_secret::{SourceStatus, StoreStatus, TargetStatus};
+use crate::api::kms_secret::{StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
-use crate::sync::schedule::{announced, note_rotation, overdue};
-use crate::sync::status::{self, Synced};
-use crate::sync::{Failure, Reason, shape};
-
-/// A managed secret that stays older than it was for so long was deleted and made anew.
-const STALE_MAX: SignedDuration = SignedDuration::from_secs(60);
-/// A version of a generic secret that comes back is read once more after this.
-const ROLLBACK_CONFIRM: Duration = Duration::from_secs(3);
-/// The name of the one source, in the status.
-const SOURCE_NAME: &str = "source";
+use crate::sync::schedule::{announced, overdue};
+use crate::sync::status::Synced;
+use crate::sync::{Reason, shape};
 
 /// Reconciles one object; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
@@ -57,7 +47,7 @@ impl Round<'_> {
     async fn sync(&mut self, why: Why) -> Outcome {
         let outcome = self.attempt(why).await;
         let reason = match &outcome {
-            Outcome::Synced(..) => Reason::Synced,
+            Outcome::Synced(_) => Reason::Synced,
             Outcome::Failed(failure) | Outcome::Refused(failure) => failure.reason,
             _ => Reason::Conflict,
         };
@@ -66,22 +56,17 @@ impl Round<'_> {
     }
 
     async fn attempt(&mut self, why: Why) -> Outcome {
-        let read_at = (self.context.clock)();
-        let (store, origin, value) = match self.read(why).await {
-            Ok(read) => read,
-            Err(failure) => return Outcome::Failed(failure),
-        };
-        let kms_now = read_at + self.context.kms.offset(&origin);
-        let source = match self.judge(&value, &store, kms_now) {
-            Ok(source) => source,
+        let fetched = match self.fetch(why).await {
+            Ok(fetched) => fetched,
             Err(failure) => return Outcome::Failed(failure),
         };
         let spec = &self.object.spec;
-        let data = match shape::shape(&spec.data, self.object.target_type(), &value) {
+        let shaped = shape::shape(&spec.data, self.object.target_type(), &fetched.values());
+        let data = match shaped {
             Ok(data) => data,
             Err(failure) => return Outcome::Failed(failure),
         };
-        if self.has_moved(&store).await {
+        if self.has_moved(&fetched.store).await {
             return Outcome::Moved;
         }
         let fence = match &self.target {
@@ -111,104 +96,15 @@ impl Round<'_> {
         };
         self.remove_old_targets(why, &target).await;
         self.note_repair(why, &target);
-        self.observe_rotation(&source, &origin);
+        self.observe_rotation(&fetched);
         let synced = Synced {
-            read_at,
-            store,
-            overdue: overdue(std::slice::from_ref(&source), kms_now),
-            sources: vec![source],
+            read_at: fetched.read_at,
+            overdue: overdue(&fetched.told, fetched.kms_now),
+            store: fetched.store,
+            sources: fetched.told,
             target,
         };
-        Outcome::Synced(Box::new(synced), read_at)
-    }
-
-    /// One read, and the store that it came from.
-    async fn read(&self, why: Why) -> Result<(StoreStatus, Origin, Arc<SecretValue>), Failure> {
-        let store = self.store.as_ref().map_err(Clone::clone)?;
-        let reader = kms_store::reader(store, self.context).await?;
-        let source = &self.object.spec.source;
-        let tenant = self.object.namespace().unwrap_or_default().into();
-        let value = reader
-            .read(shape::request(source), rank(why), &tenant)
-            .await
-            .map_err(|err| Failure::of_kms(&err, &source.secret_name, &store.name))?;
-        Ok((store.status.clone(), store.origin.clone(), value))
-    }
-
-    /// Checks that the answer is one to the question, and not older than what we had.
-    fn judge(
-        &self,
-        value: &SecretValue,
-        store: &StoreStatus,
-        kms_now: Timestamp,
-    ) -> Result<SourceStatus, Failure> {
-        let source = &self.object.spec.source;
-        shape::check_version(source, &value.facts)?;
-        let mut seen = status::source_status(SOURCE_NAME, &source.secret_name, &value.facts);
-        let status = &self.memory.status;
-        let is_same_store = status
-            .store
-            .as_ref()
-            .is_some_and(|old| old.uid == store.uid);
-        let Some(old) = status
-            .sources
-            .first()
-            .filter(|old| is_same_store && old.secret_name == seen.secret_name)
-        else {
-            return Ok(seen);
-        };
-        if value.facts.is_managed()
-            && is_before(&seen, old)
-            && !self.has_waited_for(Reason::StaleAnswer)
-        {
-            return Err(Failure::new(
-                Reason::StaleAnswer,
-                format!(
-                    "KMS answered {:?} as it was before its last rotation",
-                    source.secret_name
-                ),
-                "no action needed: it is read again, and believed after a minute",
-            ));
-        }
-        if !value.facts.is_managed() && self.is_doubtful_rollback(&seen) {
-            return Err(Failure {
-                retry_after: Some(ROLLBACK_CONFIRM),
-                ..Failure::new(
-                    Reason::StaleAnswer,
-                    format!(
-                        "KMS answered an earlier version of {:?}",
-                        source.secret_name
-                    ),
-                    "no action needed: it is read once more and then believed, since it may have been rolled back",
-                )
-            });
-        }
-        note_rotation(old, &mut seen, kms_now);
-        Ok(seen)
-    }
-
-    /// A version that was replaced is back, though nobody asked for another, and was not yet seen twice: a rollback, or a
-    /// copy of KMS that lags.
-    fn is_doubtful_rollback(&self, seen: &SourceStatus) -> bool {
-        let is_same_spec =
-            self.memory.status.observed_generation == self.object.metadata.generation;
-        let is_back = self.memory.replaced.contains(&seen.version_id);
-        let is_confirmed = self
-            .memory
-            .backoff
-            .as_ref()
-            .is_some_and(|last| last.reason == Reason::StaleAnswer);
-        is_same_spec && is_back && !is_confirmed
-    }
-
-    /// It has failed for this reason for a minute: it is no lagging copy of KMS, but a secret that was made anew.
-    fn has_waited_for(&self, reason: Reason) -> bool {
-        let backoff = self
-            .memory
-            .backoff
-            .as_ref()
-            .filter(|backoff| backoff.reason == reason);
-        backoff.is_some_and(|backoff| self.now.duration_since(backoff.since) >= STALE_MAX)
+        Outcome::Synced(Box::new(synced))
     }
 
     /// After a rename, and once the new target is written: removes the old ones, or a credential would stay that nobody
@@ -306,32 +202,18 @@ impl Round<'_> {
     }
 
     /// Measures how long after its announced date a rotation was written, in the time of KMS.
-    fn observe_rotation(&self, source: &SourceStatus, origin: &Origin) {
-        let Some(old) = self.memory.status.sources.first() else {
-            return;
-        };
-        let kms_now = (self.context.clock)() + self.context.kms.offset(origin);
-        if old.version_id != source.version_id
-            && let Some(date) = announced(old).filter(|date| *date <= kms_now)
-        {
-            let delay = kms_now.duration_since(date);
+    fn observe_rotation(&self, fetched: &Fetched<'_>) {
+        let kms_now = (self.context.clock)() + self.context.kms.offset(&fetched.origin);
+        let delays = fetched.told.iter().filter_map(|new| {
+            let known = &self.memory.status.sources;
+            let old = known.iter().find(|old| old.name == new.name)?;
+            let date = announced(old).filter(|date| *date <= kms_now)?;
+            (old.version_id != new.version_id).then(|| kms_now.duration_since(date))
+        });
+        if let Some(delay) = delays.max() {
             self.context
                 .metrics
                 .observe_rotation(Duration::try_from(delay).unwrap_or_default());
         }
-    }
-}
-
-/// Both were rotated, and `new` was not rotated since.
-fn is_before(new: &SourceStatus, old: &SourceStatus) -> bool {
-    matches!((&new.last_rotation_date, &old.last_rotation_date), (Some(new), Some(old)) if new < old)
-}
-
-/// New, changed and rotated go before periodic: somebody waits for them.
-fn rank(why: Why) -> Rank {
-    match why {
-        Why::Forced => Rank::Forced,
-        Why::New | Why::Missing | Why::Changed | Why::Drift | Why::Rotation => Rank::Urgent,
-        Why::Retry | Why::Store | Why::Due => Rank::Later,
     }
 }

@@ -18,6 +18,7 @@ use crate::alibaba::{AccessKey, SignatureMethod};
 use crate::api::kms_secret::{StoreKind, StoreStatus};
 use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature, StoreSettings};
 use crate::api::{CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore};
+use crate::sync::sources::check_regions;
 use crate::sync::{Failure, Reason, tenancy};
 
 /// Keys of a credential Secret that stores name by default.
@@ -113,6 +114,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
         )
     };
     let settings = &found.settings;
+    check_regions(&object.spec.all_sources(), &settings.region, &name)?;
     let origin = resolve_endpoint(
         &settings.region,
         settings.network == Some(Network::Public),
@@ -227,18 +229,17 @@ fn check_tenant(
             "cluster administrator: add the namespace to the store's namespaces",
         ));
     }
-    let secret_name = &object.spec.source.secret_name;
     let patterns = store
         .spec
         .secret_names
         .clone()
         .unwrap_or_else(tenancy::default_patterns);
-    if !tenancy::allows(
-        &patterns,
-        &namespace,
-        &store.spec.settings.region,
-        secret_name,
-    ) {
+    let region = &store.spec.settings.region;
+    let sources = object.spec.all_sources();
+    let mut names = sources.iter().map(|named| &named.source.secret_name);
+    if let Some(secret_name) =
+        names.find(|name| !tenancy::allows(&patterns, &namespace, region, name))
+    {
         return Err(Failure::new(
             Reason::NotAllowed,
             format!(

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::KmsSecret;
-use crate::api::kms_secret::{KmsSecretStatus, TargetStatus};
+use crate::api::kms_secret::{KmsSecretStatus, SourceStatus, TargetStatus};
 use crate::sync::backoff::{Backoff, Repair};
 
 /// For so long after a write the cache of Secrets may not show it.
@@ -38,8 +38,8 @@ pub(super) struct Memory {
     pub(super) look: bool,
     /// An attempt of this process failed, or was refused.
     pub(super) tried: bool,
-    /// Versions of the secret that newer ones replaced, the last ones.
-    pub(super) replaced: VecDeque<String>,
+    /// By source, the last versions that newer ones replaced.
+    pub(super) replaced: HashMap<String, VecDeque<String>>,
     /// How often in a row the world moved under our hands.
     pub(super) moved: u32,
     /// Until then it is not chased.
@@ -66,19 +66,26 @@ impl Memory {
         self.version = version;
     }
 
-    /// Takes note of the version that was read; the one before it is replaced.
-    pub(super) fn note_version(&mut self, secret_name: &str, version_id: &str) {
-        match self.status.sources.first() {
-            Some(old) if old.secret_name != secret_name => self.replaced.clear(),
-            Some(old) if old.version_id != version_id => {
-                self.replaced.push_back(old.version_id.clone());
+    /// Takes note of the versions that were read; those before them are replaced.
+    pub(super) fn note_versions(&mut self, read: &[SourceStatus]) {
+        let names: HashSet<_> = read.iter().map(|source| &source.name).collect();
+        self.replaced.retain(|name, _| names.contains(name));
+        for new in read {
+            let known = &self.status.sources;
+            let Some(old) = known.iter().find(|old| old.name == new.name) else {
+                continue;
+            };
+            if old.secret_name != new.secret_name {
+                self.replaced.remove(&new.name);
+            } else if old.version_id != new.version_id {
+                let replaced = self.replaced.entry(new.name.clone()).or_default();
+                replaced.retain(|id| *id != new.version_id);
+                replaced.push_back(old.version_id.clone());
+                // A generic secret has 10 versions at most.
+                if replaced.len() > 10 {
+                    replaced.pop_front();
+                }
             }
-            _ => return,
-        }
-        self.replaced.retain(|replaced| replaced != version_id);
-        // A generic secret has 10 versions at most.
-        if self.replaced.len() > 10 {
-            self.replaced.pop_front();
         }
     }
 

@@ -5,6 +5,7 @@ mod gather;
 mod kms_secret;
 mod kms_store;
 mod memory;
+mod read;
 mod record;
 mod watches;
 

@@ -30,7 +30,7 @@ pub(super) enum Outcome {
     /// Nothing was due.
     Waited(Option<Timestamp>),
     /// The target was written.
-    Synced(Box<Synced>, Timestamp),
+    Synced(Box<Synced>),
     /// An attempt failed.
     Failed(Failure),
     /// Nothing may be attempted.
@@ -123,10 +123,9 @@ impl Round<'_> {
                 memory.status = status::suspended(&memory.status, context);
                 Next::OnChange
             }
-            Outcome::Synced(synced, read_at) => {
-                if let Some(source) = synced.sources.first() {
-                    memory.note_version(&source.secret_name, &source.version_id);
-                }
+            Outcome::Synced(synced) => {
+                memory.note_versions(&synced.sources);
+                let read_at = synced.read_at;
                 memory.written = Some((synced.target.clone(), context.now));
                 memory.status = status::synced(&memory.status, context, *synced);
                 memory.last_read = Some(read_at);

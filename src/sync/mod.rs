@@ -5,12 +5,14 @@ pub mod plan;
 pub mod schedule;
 pub mod shape;
 pub mod share;
+pub mod sources;
 pub mod status;
 pub mod tenancy;
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::alibaba::{Class, Error};
 
@@ -22,6 +24,11 @@ pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     } else {
         Timestamp::MAX
     })
+}
+
+/// The API server keeps whole seconds, and a status must equal what comes back.
+fn whole_seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
 /// Why an object is as it is: condition reason, Event reason and metric label at once. A closed set.
@@ -270,7 +277,7 @@ impl Failure {
             Class::NotFound => (
                 Reason::SecretNotFound,
                 format!("KMS has no secret {secret_name:?} with that version or stage in the region of store {store:?}{said}"),
-                "check spec.source and the store's region; create the secret in KMS".to_owned(),
+                "check the source and the store's region; create the secret in KMS".to_owned(),
             ),
             Class::Denied => (
                 Reason::AccessDenied,
@@ -320,7 +327,7 @@ impl Failure {
             Class::Rejected => (
                 Reason::RequestRejected,
                 format!("KMS rejects the request for {secret_name:?}{said}"),
-                "check spec.source: name, versionStage and versionId".to_owned(),
+                "check the source: name, versionStage and versionId".to_owned(),
             ),
         };
         Self {

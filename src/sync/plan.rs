@@ -135,13 +135,21 @@ pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
     Some(Schedule {
         policy: seen.object.refresh_policy(),
         interval: seen.object.refresh_interval().and_then(parse_duration),
-        pinned: seen.object.spec.source.version_id.is_some(),
+        pinned: is_pinned(seen.object),
         sources: &seen.status.sources,
         // A clock that was ahead must not stop all reads.
         last_read: seen.last_read.or(last_sync)?.min(seen.now),
         offset: seen.offset,
         hash: seen.hash,
     })
+}
+
+/// Every source names its version: nothing moves by itself.
+fn is_pinned(object: &KmsSecret) -> bool {
+    let sources = object.spec.all_sources();
+    sources
+        .iter()
+        .all(|named| named.source.version_id.is_some())
 }
 
 /// Decides. The order of the checks is the order of what matters.
@@ -437,12 +445,13 @@ mod tests {
                         name: "prod".into(),
                         kind: None,
                     },
-                    source: Source {
+                    source: Some(Source {
                         secret_name: "shop/db".into(),
                         version_stage: None,
                         version_id: None,
                         fetch_extended_config: None,
-                    },
+                    }),
+                    sources: vec![],
                     data: vec![],
                     target: None,
                     refresh: None,

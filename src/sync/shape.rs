@@ -6,8 +6,8 @@ use jmespath::Variable;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde_json::Value;
 
-use crate::alibaba::secret_value::{Facts, GetSecretValue, SecretValue, decode_base64};
-use crate::api::kms_secret::{DataItem, Decode, Document, Source};
+use crate::alibaba::secret_value::{Facts, SecretValue, decode_base64};
+use crate::api::kms_secret::{DataItem, Decode, Document};
 use crate::sync::{Failure, Reason};
 
 /// The data of a Secret.
@@ -15,80 +15,35 @@ pub type Data = BTreeMap<String, SecretSlice<u8>>;
 
 /// The key that holds the whole value where the spec names no keys.
 const WHOLE_KEY: &str = "value";
-/// Stage that KMS reads when it is given neither a stage nor a version.
-const DEFAULT_STAGE: &str = "ACSCurrent";
 /// The API server's limit on the data of a Secret.
 const DATA_MAX: usize = 1 << 20;
 /// A miss lists this many of the fields that are there.
 const NAMES_MAX: usize = 20;
 
-/// The call that reads `source`. The default stage is not sent: KMS would hold it against a version id.
-#[must_use]
-pub fn request(source: &Source) -> GetSecretValue {
-    GetSecretValue {
-        secret_name: source.secret_name.clone(),
-        version_stage: source.version_stage.clone(),
-        version_id: source.version_id.clone(),
-        fetch_extended_config: source.fetch_extended_config.unwrap_or_default(),
-        dry_run: false,
-    }
+/// A source by its name, and its value; `None`: it is optional and does not exist.
+#[derive(Clone, Copy, Debug)]
+pub struct Sourced<'a> {
+    /// Name of the source.
+    pub name: &'a str,
+    /// What KMS answered.
+    pub value: Option<&'a SecretValue>,
 }
 
-/// Checks that the answer is of the version that was asked for: KMS itself ignores the id of managed secrets, and of a
-/// stage and an id together only checks that the id exists.
+/// Makes the data of the Secret: every item, or a failure that names the item and quotes no value. Only the items of
+/// optional sources that do not exist are left out.
 ///
 /// # Errors
-/// `VersionMismatch` or `VersionIdNotSupported`.
-pub fn check_version(source: &Source, facts: &Facts) -> Result<(), Failure> {
-    let name = &source.secret_name;
-    if let Some(asked) = &source.version_id
-        && *asked != facts.version_id
-    {
-        return Err(if facts.is_managed() {
-            Failure::new(
-                Reason::VersionIdNotSupported,
-                format!("{name:?} is a managed secret, whose versions cannot be asked for by id"),
-                "remove spec.source.versionId, or use versionStage ACSCurrent or ACSPrevious",
-            )
-        } else {
-            Failure::new(
-                Reason::VersionMismatch,
-                format!("KMS answered another version of {name:?} than {asked:?}"),
-                "check spec.source.versionId",
-            )
-        });
-    }
-    let default = source.version_id.is_none().then_some(DEFAULT_STAGE);
-    let stage = source.version_stage.as_deref().or(default);
-    let labels = &facts.version_stages;
-    match stage {
-        Some(stage) if is_missing(stage, labels, source.version_stage.is_some()) => {
-            Err(Failure::new(
-                Reason::VersionMismatch,
-                format!(
-                    "KMS answered a version of {name:?} that does not carry the stage {stage:?}"
-                ),
-                "check spec.source: a version id and a stage must belong to one version",
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A stage that was asked for must be there; the default one may be left unsaid.
-fn is_missing(stage: &str, labels: &[String], is_asked: bool) -> bool {
-    (is_asked || !labels.is_empty()) && !labels.iter().any(|label| label == stage)
-}
-
-/// Makes the data of the Secret: every item, or a failure that names the item and quotes no value.
-///
-/// # Errors
-/// `ValueInvalid`, `SpecInvalid`.
-pub fn shape(items: &[DataItem], target_type: &str, value: &SecretValue) -> Result<Data, Failure> {
+/// `ValueInvalid`, `SpecInvalid`; `SecretNotFound` if nothing would be left.
+pub fn shape(
+    items: &[DataItem],
+    target_type: &str,
+    sources: &[Sourced<'_>],
+) -> Result<Data, Failure> {
     let whole;
     let items = if items.is_empty() {
         whole = [DataItem {
             key: WHOLE_KEY.into(),
+            source: None,
             from: None,
             path: None,
             decode: None,
@@ -99,7 +54,16 @@ pub fn shape(items: &[DataItem], target_type: &str, value: &SecretValue) -> Resu
     };
     let mut data = Data::new();
     for item in items {
-        data.insert(item.key.clone(), shape_item(item, value)?);
+        if let Some(value) = value_of(item, sources)? {
+            data.insert(item.key.clone(), shape_item(item, value)?);
+        }
+    }
+    if data.is_empty() {
+        return Err(Failure::new(
+            Reason::SecretNotFound,
+            "none of the optional sources exists, so no key would be left",
+            "create one of them in KMS; an empty Secret is never written",
+        ));
     }
     check_required_keys(target_type, &data)?;
     let size: usize = data
@@ -116,6 +80,26 @@ pub fn shape(items: &[DataItem], target_type: &str, value: &SecretValue) -> Resu
         ));
     }
     Ok(data)
+}
+
+/// The value that an item is taken from; `None` if its source is optional and does not exist.
+fn value_of<'a>(
+    item: &DataItem,
+    sources: &[Sourced<'a>],
+) -> Result<Option<&'a SecretValue>, Failure> {
+    let found = match (&item.source, sources) {
+        (None, [only]) => Some(only),
+        (None, _) => None,
+        (Some(name), _) => sources.iter().find(|source| source.name == name),
+    };
+    // The schema rules it out; an object from before the rule could still ask for it.
+    found.map(|source| source.value).ok_or_else(|| {
+        Failure::new(
+            Reason::SpecInvalid,
+            format!("key {:?} does not name one of spec.sources", item.key),
+            "name it by data[].source",
+        )
+    })
 }
 
 fn shape_item(item: &DataItem, value: &SecretValue) -> Result<SecretSlice<u8>, Failure> {
@@ -152,7 +136,7 @@ fn document(item: &DataItem, value: &SecretValue) -> Result<SecretString, Failur
             Failure::new(
                 Reason::ValueInvalid,
                 format!("key {:?}: KMS answered no extended configuration", item.key),
-                "set spec.source.fetchExtendedConfig: true; generic secrets have none",
+                "set fetchExtendedConfig: true on the source; generic secrets have none",
             )
         }),
     }
@@ -326,10 +310,20 @@ mod tests {
     fn item(key: &str, path: Option<&str>, decode: Option<Decode>) -> DataItem {
         DataItem {
             key: key.into(),
+            source: None,
             from: None,
             path: path.map(Into::into),
             decode,
         }
+    }
+
+    /// Shapes one source.
+    fn shape(items: &[DataItem], target_type: &str, value: &SecretValue) -> Result<Data, Failure> {
+        let only = Sourced {
+            name: "source",
+            value: Some(value),
+        };
+        super::shape(items, target_type, &[only])
     }
 
     fn one(
@@ -434,6 +428,38 @@ mod tests {
     }
 
     #[test]
+    fn each_key_is_taken_from_its_source_and_left_out_with_it() {
+        let (new, old) = (value("new"), value("old"));
+        let mut items = [item("now", None, None), item("before", None, None)];
+        items[0].source = Some("current".into());
+        items[1].source = Some("previous".into());
+        let shaped = |current: bool, previous: bool| {
+            let sources = [
+                ("current", current.then_some(&new)),
+                ("previous", previous.then_some(&old)),
+            ];
+            let sources = sources.map(|(name, value)| Sourced { name, value });
+            let data = super::shape(&items, "Opaque", &sources)?;
+            let texts = data.into_iter().map(|(key, bytes)| {
+                let text = String::from_utf8_lossy(bytes.expose_secret()).into_owned();
+                format!("{key}={text}")
+            });
+            Ok::<_, Failure>(texts.collect::<Vec<_>>())
+        };
+        assert_eq!(shaped(true, true).unwrap(), ["before=old", "now=new"]);
+        assert_eq!(shaped(true, false).unwrap(), ["now=new"]);
+        let nothing = shaped(false, false).unwrap_err();
+        assert_eq!(nothing.reason, Reason::SecretNotFound);
+        items[1].source = None;
+        let sources = [("a", &new), ("b", &old)].map(|(name, value)| Sourced {
+            name,
+            value: Some(value),
+        });
+        let unnamed = super::shape(&items[1..], "Opaque", &sources).unwrap_err();
+        assert_eq!(unnamed.reason, Reason::SpecInvalid);
+    }
+
+    #[test]
     fn extended_config_is_read_plain_and_escaped_and_matters_only_where_used() {
         let mut managed = value(r#"{"AccountName":"a"}"#);
         let mut wanted = item("k", Some("SecretSubType"), None);
@@ -477,57 +503,6 @@ mod tests {
             .map(|n| item(&format!("k{n}"), None, None))
             .collect();
         assert!(shape(&items, "Opaque", &value(&"x".repeat(30 * 1024))).is_err());
-    }
-
-    #[test]
-    fn answers_are_held_against_what_was_asked() {
-        let source = |stage: Option<&str>, id: Option<&str>| Source {
-            secret_name: "a".into(),
-            version_stage: stage.map(Into::into),
-            version_id: id.map(Into::into),
-            fetch_extended_config: None,
-        };
-        let facts = |id: &str, stages: &[&str], secret_type: &str| Facts {
-            version_id: id.into(),
-            version_stages: stages.iter().map(ToString::to_string).collect(),
-            secret_type: Some(secret_type.into()),
-            ..Facts::default()
-        };
-        let reason =
-            |source: &Source, facts: &Facts| check_version(source, facts).err().map(|f| f.reason);
-        let current = facts("v2", &["ACSCurrent"], "Generic");
-        assert_eq!(reason(&source(None, None), &current), None);
-        assert_eq!(reason(&source(None, Some("v2")), &current), None);
-        assert_eq!(
-            reason(&source(None, Some("v1")), &current),
-            Some(Reason::VersionMismatch)
-        );
-        assert_eq!(
-            reason(
-                &source(None, Some("v1")),
-                &facts("v2", &["ACSCurrent"], "Rds")
-            ),
-            Some(Reason::VersionIdNotSupported)
-        );
-        assert_eq!(
-            reason(&source(Some("ACSPrevious"), None), &current),
-            Some(Reason::VersionMismatch)
-        );
-        assert_eq!(
-            reason(&source(Some("ACSPrevious"), Some("v2")), &current),
-            Some(Reason::VersionMismatch)
-        );
-        assert_eq!(
-            reason(
-                &source(None, None),
-                &facts("v1", &["ACSPrevious"], "Generic")
-            ),
-            Some(Reason::VersionMismatch)
-        );
-        assert_eq!(
-            reason(&source(None, None), &facts("v1", &[], "Generic")),
-            None
-        );
     }
 
     proptest! {

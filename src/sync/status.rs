@@ -1,12 +1,11 @@
 //! The status that belongs to an outcome, and the smallest patch that gets there.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value};
 
 use super::schedule::Overdue;
-use super::{Failure, Reason};
-use crate::alibaba::secret_value::Facts;
+use super::{Failure, Reason, whole_seconds};
 use crate::api::kms_secret::{
     ErrorStatus, KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus,
 };
@@ -45,38 +44,6 @@ pub struct Synced {
     pub target: TargetStatus,
     /// Whether a rotation is overdue.
     pub overdue: Option<Overdue>,
-}
-
-/// KMS gives a version 8 labels at most.
-const STAGES_MAX: usize = 16;
-
-/// A word of KMS as it may stand in a status: short, and without control characters.
-fn clean(word: &str) -> String {
-    word.chars().filter(|c| !c.is_control()).take(128).collect()
-}
-
-/// What KMS said of a source, as the status shows it.
-#[must_use]
-pub fn source_status(name: &str, secret_name: &str, facts: &Facts) -> SourceStatus {
-    let word = |word: &Option<String>| word.as_deref().map(clean);
-    SourceStatus {
-        name: name.to_owned(),
-        secret_name: secret_name.to_owned(),
-        version_id: clean(&facts.version_id),
-        version_stages: facts
-            .version_stages
-            .iter()
-            .take(STAGES_MAX)
-            .map(|stage| clean(stage))
-            .collect(),
-        secret_type: word(&facts.secret_type),
-        secret_data_type: word(&facts.secret_data_type),
-        automatic_rotation: word(&facts.automatic_rotation),
-        rotation_interval: word(&facts.rotation_interval),
-        last_rotation_date: facts.last_rotation_date.map(whole_seconds),
-        next_rotation_date: facts.next_rotation_date.map(whole_seconds),
-        confirmed_rotation_date: None,
-    }
 }
 
 /// The status after a success.
@@ -309,11 +276,6 @@ pub fn merge_patch(old: &Value, new: &Value) -> Value {
     Value::Object(patch)
 }
 
-/// The API server keeps whole seconds, and a status must equal what comes back.
-fn whole_seconds(time: Timestamp) -> Time {
-    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
-}
-
 fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
@@ -481,7 +443,7 @@ mod tests {
         let again = synced(&good(), context(100), success(100));
         assert_eq!(
             find(&again.conditions, READY).unwrap().last_transition_time,
-            Time(at(0))
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))
         );
     }
 

@@ -118,6 +118,60 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
 }
 
 #[tokio::test]
+async fn the_api_server_holds_keys_and_sources_together() {
+    let world = World::new().await;
+    let good = json!({"storeRef": {"name": "prod"}, "source": {"secretName": "a"}});
+    let two = json!([{"name": "a", "secretName": "a"}, {"name": "b", "secretName": "b"}]);
+    let named = |sources: Value, data: Value| json!({"storeRef": {"name": "prod"}, "sources": sources, "data": data});
+    let keys = json!([{"key": "a", "source": "a"}, {"key": "b", "source": "b"}]);
+    let several = named(two.clone(), keys.clone());
+    assert_eq!(message::<KmsSecret>(&world, several).await, None);
+    for (spec, expected) in [
+        (
+            json!({"storeRef": {"name": "prod"}}),
+            "exactly one of source and sources",
+        ),
+        (
+            with(&good, "/sources", &two),
+            "exactly one of source and sources",
+        ),
+        (
+            json!({"storeRef": {"name": "prod"}, "sources": two}),
+            "several sources need data",
+        ),
+        (
+            named(two.clone(), json!([{"key": "a"}])),
+            "names one of them",
+        ),
+        (
+            named(two.clone(), json!([{"key": "a", "source": "c"}])),
+            "names one of them",
+        ),
+        (with(&good, "/data", &keys), "with spec.source none does"),
+        (
+            named(
+                json!([{"name": "a", "secretName": "a"}, {"name": "a", "secretName": "b"}]),
+                keys,
+            ),
+            "duplicate entries",
+        ),
+        (
+            named(
+                json!([{"name": "A b", "secretName": "a"}]),
+                json!([{"key": "a"}]),
+            ),
+            "sources[0].name",
+        ),
+    ] {
+        let said = message::<KmsSecret>(&world, spec.clone()).await;
+        assert!(
+            said.as_ref().is_some_and(|said| said.contains(expected)),
+            "{spec}: {said:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_api_server_refuses_what_makes_no_sense_of_a_store() {
     let world = World::new().await;
     let good =

@@ -18,6 +18,7 @@ mod floors;
 mod ownership;
 mod rotation;
 mod secrecy;
+mod sources;
 mod sync;
 mod tenancy;
 mod vectors;
