@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod batch;
+pub mod breaker;
 pub mod client;
 pub mod endpoint;
 pub mod kms;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::batch::{BATCH_MAX, plain_name};
+use super::breaker::{Breaker, breaks};
 use super::kms::Batch;
 use super::limiter::Limiter;
 use super::secret_value::{GetSecretValue, SecretValue};
@@ -29,9 +30,6 @@ const IN_FLIGHT_MAX: usize = 64;
 const THROTTLED_MAX: u8 = 4;
 /// An endpoint that does not know batches is asked again after this.
 const BATCH_RETRY: Duration = Duration::from_secs(86_400);
-/// A breaker stays open for so long, at first and at most.
-const BREAKER_MIN: Duration = Duration::from_secs(30);
-const BREAKER_MAX: Duration = Duration::from_secs(300);
 
 /// Which of the waiting reads goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,17 +85,26 @@ struct State {
     /// When the last wish came, and the oldest of those that wait.
     wished: (Instant, Instant),
     no_batch_until: Option<Instant>,
-    breaker: Option<Breaker>,
+    breaker: Breaker,
+    wishes: u64,
+    sent: u64,
 }
 
-/// The identity does not work: nobody is asked until then.
-struct Breaker {
-    error: Error,
-    opened: u32,
-    since: Instant,
-    until: Instant,
-    /// A read goes through although it is open.
-    is_probed: bool,
+/// A reader at one moment, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Glance {
+    /// Reads a second that it may make.
+    pub rate: f64,
+    /// Secrets that somebody waits for and that were not asked for yet.
+    pub waiting: usize,
+    /// Calls under way.
+    pub in_flight: usize,
+    /// Reads are held back, since the identity does not work.
+    pub is_broken: bool,
+    /// Reads that somebody wished for, since it was made.
+    pub wished: u64,
+    /// Reads that were sent for them, alone or in a batch.
+    pub sent: u64,
 }
 
 impl Reader {
@@ -117,7 +124,9 @@ impl Reader {
             has_timer: false,
             wished: (now(), now()),
             no_batch_until: None,
-            breaker: None,
+            breaker: Breaker::default(),
+            wishes: 0,
+            sent: 0,
         };
         Arc::new_cyclic(|me| Self {
             setup,
@@ -135,7 +144,8 @@ impl Reader {
         let (sender, answer) = oneshot::channel();
         {
             let mut state = self.lock();
-            if let Some(error) = state.refuse(rank) {
+            state.wishes += 1;
+            if let Some(error) = state.breaker.refuse(rank == Rank::Forced, now()) {
                 return Err(error);
             }
             let oldest = if state.waiting.is_empty() {
@@ -161,10 +171,18 @@ impl Reader {
             .unwrap_or(Err(Error::Unreachable("the operator is stopping")))
     }
 
-    /// Calls a second, at the moment.
+    /// What it does at the moment.
     #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.lock().limiter.rate()
+    pub fn glance(&self) -> Glance {
+        let state = self.lock();
+        Glance {
+            rate: state.limiter.rate(),
+            waiting: state.waiting.len(),
+            in_flight: state.in_flight,
+            is_broken: state.breaker.is_open(now()),
+            wished: state.wishes,
+            sent: state.sent,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -200,6 +218,7 @@ impl Reader {
             }
             state.limiter.take(group.len(), now());
             state.in_flight += 1;
+            state.sent += group.len() as u64;
             self.spawn(|me| async move {
                 let under_way = UnderWay(Arc::clone(&me));
                 me.send(group).await;
@@ -319,28 +338,7 @@ impl Drop for UnderWay {
 /// Reads that go out together, each with those who wait for it.
 type Group = Vec<(GetSecretValue, Vec<oneshot::Sender<Answer>>)>;
 
-/// Failures of the identity, not of a secret: every other read of it would fail too.
-fn breaks(class: Class) -> bool {
-    matches!(
-        class,
-        Class::Credential | Class::SecurityToken | Class::Account | Class::Instance
-    )
-}
-
 impl State {
-    /// The error that a read would only meet again. A forced one may go through, one at a time.
-    fn refuse(&mut self, rank: Rank) -> Option<Error> {
-        let breaker = self
-            .breaker
-            .as_mut()
-            .filter(|breaker| now() < breaker.until)?;
-        if rank == Rank::Forced && !breaker.is_probed {
-            breaker.is_probed = true;
-            return None;
-        }
-        Some(breaker.error.clone())
-    }
-
     /// How long to wait for more wishes. Nobody waits while nothing is under way, and a batch that is not full yet waits
     /// longest: more wishes cost it nothing.
     fn linger(&self, batches: bool) -> Option<Duration> {
@@ -412,7 +410,7 @@ impl State {
 
     fn succeeded(&mut self, request: &GetSecretValue, sent: Instant) {
         self.limiter.passed(now());
-        self.close_breaker(sent);
+        self.breaker.close(sent);
         self.alone.remove(request);
     }
 
@@ -423,39 +421,16 @@ impl State {
             Class::NotFound | Class::Denied | Class::Key | Class::Rejected
         ) {
             // KMS knew who asked.
-            self.close_breaker(sent);
+            self.breaker.close(sent);
             self.note_alone(request);
-        } else if let Some(breaker) = &mut self.breaker {
-            breaker.is_probed = false;
-        }
-    }
-
-    fn close_breaker(&mut self, sent: Instant) {
-        if self
-            .breaker
-            .as_ref()
-            .is_some_and(|breaker| sent >= breaker.since)
-        {
-            self.breaker = None;
+        } else {
+            self.breaker.learn_nothing();
         }
     }
 
     /// Opens the breaker, and answers those who wait: they would only learn the same.
     fn open_breaker(&mut self, error: &Error, sent: Instant) -> Vec<oneshot::Sender<Answer>> {
-        let opened = match &self.breaker {
-            // A call that was on its way when it opened tells nothing new.
-            Some(breaker) if sent < breaker.until && now() < breaker.until => breaker.opened,
-            Some(breaker) => breaker.opened + 1,
-            None => 1,
-        };
-        let open_for = (BREAKER_MIN * 2u32.pow((opened - 1).min(8))).min(BREAKER_MAX);
-        self.breaker = Some(Breaker {
-            error: error.clone(),
-            opened,
-            since: now(),
-            until: now() + open_for,
-            is_probed: false,
-        });
+        self.breaker.open(error, sent, now());
         (self.urgent, self.later) = (Turns::default(), Turns::default());
         self.waiting_alone.clear();
         self.throttled.clear();
@@ -854,6 +829,6 @@ mod tests {
             .unwrap_err();
         assert!(said.contains("Throttling.User"));
         assert_eq!(log.calls().len(), usize::from(THROTTLED_MAX));
-        assert!(reader.rate() < 10_000.0);
+        assert!(reader.glance().rate < 10_000.0);
     }
 }
