@@ -1,16 +1,20 @@
-//! What the operator counts. Labels come from closed sets only.
+//! What the operator counts. Labels come from closed sets only, but for the names of stores.
 
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::alibaba::reader::Glance;
 use crate::sync::Reason;
 use crate::sync::plan::Why;
 
@@ -37,9 +41,100 @@ struct ResourceLabels {
     resource: &'static str,
 }
 
+/// The labels of one store's metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StoreLabels {
+    /// `KmsStore` or `ClusterKmsStore`.
+    pub kind: &'static str,
+    /// Its namespace; empty for a `ClusterKmsStore`.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Tells of the stores that are in use, at a scrape: nothing is kept of one that is gone.
+type StoresInUse = Box<dyn Fn() -> Vec<(StoreLabels, Glance)> + Send + Sync>;
+
+/// The stores of every loop.
+#[derive(Clone, Default)]
+struct Stores(Arc<Mutex<Vec<StoresInUse>>>);
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stores")
+    }
+}
+
+impl Collector for Stores {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let loops = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stores: Vec<_> = loops.iter().flat_map(|in_use| in_use()).collect();
+        drop(loops);
+        let mut gauge = |name, help, value: fn(&Glance) -> f64| {
+            encode_each(&mut encoder, name, help, &stores, |glance| {
+                ConstGauge::new(value(glance))
+            })
+        };
+        gauge(
+            "store_rate",
+            "Reads a second that the store may make: less than it asks for after KMS throttled it",
+            |glance| glance.rate,
+        )?;
+        gauge(
+            "store_reads_waiting",
+            "Secrets that wait to be read",
+            |glance| count(glance.waiting),
+        )?;
+        gauge("store_calls_in_flight", "Calls under way", |glance| {
+            count(glance.in_flight)
+        })?;
+        gauge(
+            "store_breaker_open",
+            "1 while reads are held back since the credentials do not work",
+            |glance| f64::from(u8::from(glance.is_broken)),
+        )?;
+        let mut counter = |name, help, value: fn(&Glance) -> u64| {
+            encode_each(&mut encoder, name, help, &stores, |glance| {
+                ConstCounter::new(value(glance))
+            })
+        };
+        counter(
+            "store_reads_wished",
+            "Reads that KmsSecrets asked for",
+            |glance| glance.wished,
+        )?;
+        counter(
+            "store_reads_sent",
+            "Reads that were sent for them, alone or in a batch; identical ones are sent once",
+            |glance| glance.sent,
+        )
+    }
+}
+
+/// A family of metrics with one value for each store.
+fn encode_each<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    stores: &[(StoreLabels, Glance)],
+    metric: impl Fn(&Glance) -> M,
+) -> fmt::Result {
+    let type_ = metric(&Glance::default()).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, type_)?;
+    for (labels, glance) in stores {
+        metric(glance).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::INFINITY, f64::from)
+}
+
 /// The registry and the handles into it.
 pub struct Metrics {
     registry: Registry,
+    stores: Stores,
     kms_requests: Family<KmsLabels, Counter>,
     kms_seconds: Histogram,
     syncs: Family<SyncLabels, Counter>,
@@ -53,6 +148,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("kms_secret_operator"),
+            stores: Stores::default(),
             kms_requests: Family::default(),
             kms_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             syncs: Family::default(),
@@ -107,6 +203,7 @@ impl Metrics {
             Unit::Seconds,
             self.clock_offset.clone(),
         );
+        registry.register_collector(Box::new(self.stores.clone()));
         let version = env!("CARGO_PKG_VERSION");
         registry.register("build", "The operator", Info::new([("version", version)]));
     }
@@ -153,6 +250,15 @@ impl Metrics {
     /// A rotated value was written so long after its announced date.
     pub fn observe_rotation(&self, delay: Duration) {
         self.rotation_delay.observe(delay.as_secs_f64());
+    }
+
+    /// Asks `in_use` for its stores at each scrape.
+    pub fn watch_stores(
+        &self,
+        in_use: impl Fn() -> Vec<(StoreLabels, Glance)> + Send + Sync + 'static,
+    ) {
+        let mut loops = self.stores.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.push(Box::new(in_use));
     }
 
     /// The registry in the text format of `OpenMetrics`.

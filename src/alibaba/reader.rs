@@ -16,10 +16,12 @@ use super::secret_value::{GetSecretValue, SecretValue};
 use super::turns::Turns;
 use super::{Class, Error};
 
-/// Wishes that come together are sent together: the first of them at once, the others when none has come for so long...
+/// Wishes that come together are sent together: when none has come for so long...
 const QUIET: Duration = Duration::from_millis(2);
 /// ...or when the oldest has waited for so long.
-const LINGER_MAX: Duration = Duration::from_millis(25);
+const BURST_MAX: Duration = Duration::from_millis(100);
+/// While calls are under way, a batch that is not full waits for so long: more wishes cost it nothing.
+const FILL_MAX: Duration = Duration::from_millis(25);
 /// A read that is refused for the pace is kept no longer than this: its asker has other things to do.
 const REST_MAX: Duration = Duration::from_secs(2);
 /// So many reads that must go alone are remembered.
@@ -339,19 +341,15 @@ impl Drop for UnderWay {
 type Group = Vec<(GetSecretValue, Vec<oneshot::Sender<Answer>>)>;
 
 impl State {
-    /// How long to wait for more wishes. Nobody waits while nothing is under way, and a batch that is not full yet waits
-    /// longest: more wishes cost it nothing.
+    /// How long to wait for more wishes.
     fn linger(&self, batches: bool) -> Option<Duration> {
         let (last, oldest) = self.wished;
-        let latest = oldest + LINGER_MAX;
-        let fills = batches && self.waiting.len() < BATCH_MAX;
-        let until = if fills {
-            latest
-        } else {
-            latest.min(last + QUIET)
-        };
+        let mut until = (last + QUIET).min(oldest + BURST_MAX);
+        if batches && self.in_flight > 0 && self.waiting.len() < BATCH_MAX {
+            until = until.max(oldest + FILL_MAX);
+        }
         let wait = until.saturating_duration_since(now());
-        (self.in_flight > 0 && !wait.is_zero()).then_some(wait)
+        (!wait.is_zero()).then_some(wait)
     }
 
     /// The next reads to go out: one, or as many as a batch takes.
@@ -541,18 +539,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_wishes_for_two_hundred_secrets_are_eleven_calls() {
+    async fn a_thousand_wishes_for_two_hundred_secrets_are_ten_calls() {
         let log = Log::default();
         let reader = reader(true, &log);
         let names: Vec<String> = (0..1000).map(|n| format!("s{}", n % 200)).collect();
         assert!(read_all(&reader, &names).await.iter().all(Result::is_ok));
         let calls = log.calls();
-        assert_eq!(
-            calls.iter().map(Vec::len).sum::<usize>(),
-            200 + 1,
-            "the first one went before the others joined"
-        );
-        assert!(calls.len() <= 12, "{}", calls.len());
+        assert_eq!(calls.iter().map(Vec::len).sum::<usize>(), 200);
+        assert_eq!(calls.len(), 10);
         assert!(calls.iter().all(|call| call.len() <= BATCH_MAX));
     }
 
@@ -564,7 +558,7 @@ mod tests {
             let reader = Arc::clone(&reader);
             async move { read(&reader, "a", Rank::Urgent, "t").await }
         });
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(QUIET * 2).await;
         read(&reader, "a", Rank::Urgent, "t").await.unwrap();
         first.await.unwrap().unwrap();
         assert_eq!(

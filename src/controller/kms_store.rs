@@ -13,11 +13,12 @@ use super::caches::{Labels, SecretMeta};
 use crate::alibaba::client::{Client as KmsClient, Endpoint};
 use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint};
 use crate::alibaba::kms;
-use crate::alibaba::reader::{self, Reader};
+use crate::alibaba::reader::{self, Glance, Reader};
 use crate::alibaba::{AccessKey, SignatureMethod};
 use crate::api::kms_secret::{StoreKind, StoreStatus};
 use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature, StoreSettings};
 use crate::api::{CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore};
+use crate::metrics::StoreLabels;
 use crate::sync::sources::check_regions;
 use crate::sync::{Failure, Reason, tenancy};
 
@@ -34,6 +35,7 @@ pub(super) struct Resolved {
     pub(super) status: StoreStatus,
     pub(super) name: String,
     pub(super) origin: Origin,
+    labels: StoreLabels,
     ca_bundle: Option<String>,
     method: SignatureMethod,
     batch: bool,
@@ -49,6 +51,7 @@ pub(super) struct Readers(Mutex<HashMap<String, Opened>>);
 /// A reader, as long as its store and its credentials are unchanged.
 struct Opened {
     of: StoreStatus,
+    labels: StoreLabels,
     /// Namespace and name of the Secret that its credentials stand in.
     source: (String, String),
     /// Its credentials are read once, however many wait for it; a failure is not kept.
@@ -63,6 +66,7 @@ impl Readers {
             _ => {
                 let opened = Opened {
                     of: store.status.clone(),
+                    labels: store.labels.clone(),
                     source: (store.namespace.clone(), store.secret_ref.name.clone()),
                     reader: Arc::default(),
                 };
@@ -71,6 +75,16 @@ impl Readers {
                 reader
             }
         }
+    }
+
+    /// What the readers do at the moment, for metrics.
+    pub(super) fn glances(&self) -> Vec<(StoreLabels, Glance)> {
+        let readers = self.lock();
+        let opened = readers.values().filter_map(|opened| {
+            let reader = opened.reader.get()?;
+            Some((opened.labels.clone(), reader.glance()))
+        });
+        opened.collect()
     }
 
     /// Drops the readers, and with them the credentials, of stores that are gone.
@@ -134,6 +148,14 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
             credential_resource_version: Some(version),
         },
         origin,
+        labels: StoreLabels {
+            kind,
+            namespace: match found.kind {
+                StoreKind::KmsStore => object.namespace().unwrap_or_default(),
+                StoreKind::ClusterKmsStore => String::new(),
+            },
+            name: name.clone(),
+        },
         ca_bundle: settings.ca_bundle.clone(),
         method: match settings.signature.unwrap_or_default() {
             Signature::V3 => SignatureMethod::V3,

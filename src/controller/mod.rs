@@ -116,6 +116,11 @@ pub async fn run(
         memories: Memories::default(),
         readers: kms_store::Readers::default(),
     });
+    let in_use = Arc::downgrade(&context);
+    context.metrics.watch_stores(move || {
+        let context = in_use.upgrade();
+        context.map_or_else(Vec::new, |context| context.readers.glances())
+    });
     let (watches, requests) = watches::open(&context, namespace, writers);
     let stop = stop.shared();
     let filling = async {

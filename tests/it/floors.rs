@@ -28,12 +28,12 @@ const FLOORS: [(&str, u8); 29] = [
     ("alibaba/kms", 7),
     ("alibaba/reader", 8),
     ("cluster/", 8),
-    ("metrics", 8),
-    ("controller/", 9),
-    ("config", 10),
-    ("telemetry", 11),
-    ("admin", 11),
-    ("lib", 12),
+    ("metrics", 9),
+    ("controller/", 10),
+    ("config", 11),
+    ("telemetry", 12),
+    ("admin", 12),
+    ("lib", 13),
 ];
 
 /// The first floor that may do anything.
