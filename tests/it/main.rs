@@ -17,6 +17,7 @@ mod failure;
 mod floors;
 mod ownership;
 mod rotation;
+mod rotation_types;
 mod secrecy;
 mod sources;
 mod sync;
