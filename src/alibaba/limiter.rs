@@ -39,6 +39,17 @@ impl Limiter {
         }
     }
 
+    /// At most `per_second` calls a second from now on. What was learnt of the service stays.
+    pub fn retune(&mut self, per_second: f64) {
+        let was_full = self.rate >= self.most;
+        self.most = per_second;
+        self.rate = if was_full {
+            per_second
+        } else {
+            self.rate.min(per_second)
+        };
+    }
+
     /// Calls a second, at the moment.
     #[must_use]
     pub fn rate(&self) -> f64 {
@@ -181,6 +192,19 @@ mod tests {
             limiter.passed(now + Duration::from_secs(second));
         }
         assert!((limiter.rate() - 100.0).abs() < 0.01, "{}", limiter.rate());
+    }
+
+    #[test]
+    fn another_pace_keeps_what_was_learnt() {
+        let now = Instant::now();
+        let mut limiter = Limiter::new(100.0, now);
+        limiter.retune(200.0);
+        assert!((limiter.rate() - 200.0).abs() < 0.01);
+        limiter.throttled(now, None, now);
+        limiter.retune(400.0);
+        assert!((limiter.rate() - 100.0).abs() < 0.01, "still held back");
+        limiter.retune(10.0);
+        assert!((limiter.rate() - 10.0).abs() < 0.01);
     }
 
     proptest! {

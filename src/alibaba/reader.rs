@@ -86,8 +86,11 @@ struct State {
     has_timer: bool,
     /// When the last wish came, and the oldest of those that wait.
     wished: (Instant, Instant),
-    no_batch_until: Option<Instant>,
+    /// From when on reads go in batches; `None`: never.
+    batches_from: Option<Instant>,
     breaker: Breaker,
+    /// The identity is not to be used any more.
+    is_closed: bool,
     wishes: u64,
     sent: u64,
 }
@@ -125,8 +128,9 @@ impl Reader {
             in_flight: 0,
             has_timer: false,
             wished: (now(), now()),
-            no_batch_until: None,
+            batches_from: setup.batch.then(now),
             breaker: Breaker::default(),
+            is_closed: false,
             wishes: 0,
             sent: 0,
         };
@@ -147,6 +151,9 @@ impl Reader {
         {
             let mut state = self.lock();
             state.wishes += 1;
+            if state.is_closed {
+                return Err(CLOSED);
+            }
             if let Some(error) = state.breaker.refuse(rank == Rank::Forced, now()) {
                 return Err(error);
             }
@@ -171,6 +178,22 @@ impl Reader {
         answer
             .await
             .unwrap_or(Err(Error::Unreachable("the operator is stopping")))
+    }
+
+    /// Another pace from now on, and batches or none.
+    pub fn retune(&self, per_second: f64, batch: bool) {
+        let mut state = self.lock();
+        state.limiter.retune(per_second);
+        state.batches_from = batch.then(|| state.batches_from.unwrap_or_else(now));
+    }
+
+    /// Sends nothing more: the store or its credentials changed, or were taken away. Those who wait are told so.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        let waiting = state.take_waiting();
+        drop(state);
+        tell(waiting, &Err(CLOSED));
     }
 
     /// What it does at the moment.
@@ -201,8 +224,7 @@ impl Reader {
             if state.waiting.is_empty() {
                 return;
             }
-            let batches =
-                self.setup.batch && state.no_batch_until.is_none_or(|until| now() >= until);
+            let batches = state.batches_from.is_some_and(|from| now() >= from);
             if let Some(wait) = state.limiter.wait(now()).max(state.linger(batches)) {
                 if !state.has_timer {
                     state.has_timer = true;
@@ -255,7 +277,9 @@ impl Reader {
                 }
             }
             Batch::Unknown => {
-                self.lock().no_batch_until = Some(now() + BATCH_RETRY);
+                if let Some(from) = &mut self.lock().batches_from {
+                    *from = now() + BATCH_RETRY;
+                }
                 for (request, askers) in group {
                     self.ask_again(request, askers);
                 }
@@ -275,6 +299,10 @@ impl Reader {
 
     fn ask_again(&self, request: GetSecretValue, askers: Vec<oneshot::Sender<Answer>>) {
         let mut state = self.lock();
+        if state.is_closed {
+            drop(state);
+            return tell(askers, &Err(CLOSED));
+        }
         let tenant: Arc<str> = Arc::from("");
         state
             .waiting
@@ -320,10 +348,17 @@ impl Reader {
             }
         };
         drop(state);
-        for asker in askers.into_iter().chain(told) {
-            // Nobody waits any more: the object moved on.
-            let _ = asker.send(answer.clone());
-        }
+        tell(askers.into_iter().chain(told), &answer);
+    }
+}
+
+/// Whoever gets this looks again, and finds another reader or none.
+const CLOSED: Error = Error::Unreachable("the store changed");
+
+fn tell(askers: impl IntoIterator<Item = oneshot::Sender<Answer>>, answer: &Answer) {
+    for asker in askers {
+        // An error: nobody waits any more, the object moved on.
+        let _ = asker.send(answer.clone());
     }
 }
 
@@ -429,6 +464,11 @@ impl State {
     /// Opens the breaker, and answers those who wait: they would only learn the same.
     fn open_breaker(&mut self, error: &Error, sent: Instant) -> Vec<oneshot::Sender<Answer>> {
         self.breaker.open(error, sent, now());
+        self.take_waiting()
+    }
+
+    /// Everybody who waits for a read that was not sent.
+    fn take_waiting(&mut self) -> Vec<oneshot::Sender<Answer>> {
         (self.urgent, self.later) = (Turns::default(), Turns::default());
         self.waiting_alone.clear();
         self.throttled.clear();
@@ -812,6 +852,23 @@ mod tests {
         assert!(
             state.alone.len() <= ALONE_MAX && state.throttled.is_empty() && state.in_flight == 0
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_reader_sends_nothing_more() {
+        let log = Log::default();
+        let reader = reader(false, &log);
+        reader.lock().in_flight = IN_FLIGHT_MAX;
+        let closed = async {
+            tokio::time::sleep(QUIET).await;
+            reader.close();
+            reader.lock().in_flight = 0;
+            reader.pump();
+        };
+        let (waiting, ()) = futures::join!(read(&reader, "a", Rank::Urgent, "t"), closed);
+        let late = read(&reader, "b", Rank::Forced, "t").await;
+        assert!(waiting.is_err() && late.is_err());
+        assert!(log.calls().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -287,9 +287,30 @@ pub struct StoreStatus {
     pub uid: String,
     /// Generation of the store's spec.
     pub generation: i64,
+    /// Digest of what of the store decides where KMS is and who reads it; nothing secret is in it. An edit that leaves it alone reads nothing again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// resourceVersion of the Secret that holds the store's credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_resource_version: Option<String>,
+}
+
+impl StoreStatus {
+    /// Whether both name one identity at one endpoint, by the same credentials.
+    #[must_use]
+    pub fn is_same_identity(&self, other: &Self) -> bool {
+        let of = |status: &Self| {
+            let Self {
+                kind,
+                uid,
+                generation: _,
+                identity,
+                credential_resource_version,
+            } = status.clone();
+            (kind, uid, identity, credential_resource_version)
+        };
+        of(self) == of(other)
+    }
 }
 
 /// What KMS said of one source.

@@ -58,7 +58,13 @@ impl Round<'_> {
     async fn attempt(&mut self, why: Why) -> Outcome {
         let fetched = match self.fetch(why).await {
             Ok(fetched) => fetched,
-            Err(failure) => return Outcome::Failed(failure),
+            Err(failure) => {
+                // It may have failed for what was changed meanwhile.
+                return match &self.store {
+                    Ok(store) if self.is_other_store(&store.status).await => Outcome::Moved,
+                    _ => Outcome::Failed(failure),
+                };
+            }
         };
         let spec = &self.object.spec;
         let shaped = shape::shape(&spec.data, self.object.target_type(), &fetched.values());
@@ -182,11 +188,7 @@ impl Round<'_> {
     /// The object changed or went while we were reading, or the store was taken from it: what we have in hand is not for
     /// it.
     async fn has_moved(&self, store: &StoreStatus) -> bool {
-        let is_same_store = |found: Resolved| found.status == *store;
-        if !kms_store::resolve(self.object, self.context)
-            .await
-            .is_ok_and(is_same_store)
-        {
+        if self.is_other_store(store).await {
             return true;
         }
         let now = self
@@ -199,6 +201,14 @@ impl Round<'_> {
                 || now.metadata.generation != self.object.metadata.generation
                 || now.metadata.deletion_timestamp.is_some()
         })
+    }
+
+    /// The store that the object may use now is not the one that we have in hand.
+    async fn is_other_store(&self, store: &StoreStatus) -> bool {
+        let is_same = |found: Resolved| found.status.is_same_identity(store);
+        !kms_store::resolve(self.object, self.context)
+            .await
+            .is_ok_and(is_same)
     }
 
     /// Measures how long after its announced date a rotation was written, in the time of KMS.

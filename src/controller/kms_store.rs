@@ -20,7 +20,7 @@ use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature, S
 use crate::api::{CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore};
 use crate::metrics::StoreLabels;
 use crate::sync::sources::check_regions;
-use crate::sync::{Failure, Reason, tenancy};
+use crate::sync::{Failure, Reason, share, tenancy};
 
 /// Keys of a credential Secret that stores name by default.
 const ACCESS_KEY_ID: &str = "accessKeyId";
@@ -48,7 +48,7 @@ pub(super) struct Resolved {
 #[derive(Default)]
 pub(super) struct Readers(Mutex<HashMap<String, Opened>>);
 
-/// A reader, as long as its store and its credentials are unchanged.
+/// A reader, as long as its store's identity and credentials are unchanged. Dropped, it sends nothing more.
 struct Opened {
     of: StoreStatus,
     labels: StoreLabels,
@@ -58,11 +58,27 @@ struct Opened {
     reader: Arc<OnceCell<Arc<Reader>>>,
 }
 
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.get() {
+            reader.close();
+        }
+    }
+}
+
 impl Readers {
     fn opening(&self, store: &Resolved) -> Arc<OnceCell<Arc<Reader>>> {
         let mut readers = self.lock();
-        match readers.get(&store.status.uid) {
-            Some(opened) if opened.of == store.status => Arc::clone(&opened.reader),
+        match readers.get_mut(&store.status.uid) {
+            Some(opened) if opened.of.is_same_identity(&store.status) => {
+                if opened.of != store.status {
+                    opened.of = store.status.clone();
+                    if let Some(reader) = opened.reader.get() {
+                        reader.retune(store.per_second, store.batch);
+                    }
+                }
+                Arc::clone(&opened.reader)
+            }
             _ => {
                 let opened = Opened {
                     of: store.status.clone(),
@@ -109,7 +125,17 @@ struct Found {
     uid: String,
     generation: i64,
     settings: StoreSettings,
+    /// By whom KMS is read, as the spec says it.
+    auth: serde_json::Value,
     credentials: Option<(String, AccessKeySecretRef)>,
+}
+
+impl Found {
+    /// Digest of where KMS is and who reads it.
+    fn identity(&self, origin: &Origin, ca_bundle: Option<&str>) -> String {
+        let parts = serde_json::json!([origin.to_string(), ca_bundle, self.auth]);
+        format!("{:016x}", share::hash(&parts.to_string()))
+    }
 }
 
 /// Finds the store that `object` names and checks that it may be used.
@@ -136,6 +162,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
         &context.allowed_endpoints,
     )
     .map_err(invalid)?;
+    let identity = found.identity(&origin, settings.ca_bundle.as_deref());
     let (namespace, secret_ref) = found
         .credentials
         .ok_or_else(|| invalid("spec.auth names no way to authenticate".into()))?;
@@ -145,6 +172,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
             kind: kind.into(),
             uid: found.uid,
             generation: found.generation,
+            identity: Some(identity),
             credential_resource_version: Some(version),
         },
         origin,
@@ -197,6 +225,7 @@ fn find_store(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
         uid: store.uid().unwrap_or_default(),
         generation: store.metadata.generation.unwrap_or_default(),
         settings: store.spec.settings.clone(),
+        auth: serde_json::json!(store.spec.auth),
         credentials: store
             .credentials()
             .map(|(namespace, secret)| (namespace, secret.clone())),
@@ -231,6 +260,7 @@ fn find_cluster_store(object: &KmsSecret, context: &Context) -> Result<Found, Fa
         uid: store.uid().unwrap_or_default(),
         generation: store.metadata.generation.unwrap_or_default(),
         settings: store.spec.settings.clone(),
+        auth: serde_json::json!(store.spec.auth),
         credentials: store
             .credentials()
             .map(|(namespace, secret)| (namespace, secret.clone())),

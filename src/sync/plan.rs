@@ -276,7 +276,8 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
             retry_after_start(seen, &schedule)
         };
     }
-    if policy != RefreshPolicy::OnChange && status.store.as_ref() != Some(store) {
+    let is_same = |known: &StoreStatus| known.is_same_identity(store);
+    if policy != RefreshPolicy::OnChange && !status.store.as_ref().is_some_and(is_same) {
         return Reading::Now(Why::Store);
     }
     match schedule.next() {
@@ -418,6 +419,7 @@ mod tests {
             kind: "KmsStore".into(),
             uid: "s".into(),
             generation: 1,
+            identity: Some("i".into()),
             credential_resource_version: Some("7".into()),
         }
     }
@@ -567,6 +569,15 @@ mod tests {
             change(&mut world);
             assert_eq!(world.plan(), Plan::Fetch(why));
         }
+    }
+
+    #[test]
+    fn an_edit_of_a_store_that_leaves_its_identity_alone_reads_nothing() {
+        let mut world = World::in_sync();
+        world.store.as_mut().unwrap().generation = 2;
+        assert_eq!(world.plan(), Plan::Wait(Some(at(3600))));
+        world.store.as_mut().unwrap().identity = Some("other".into());
+        assert_eq!(world.plan(), Plan::Fetch(Why::Store));
     }
 
     #[test]

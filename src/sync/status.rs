@@ -339,6 +339,7 @@ mod tests {
                 kind: "KmsStore".into(),
                 uid: "s".into(),
                 generation: 1,
+                identity: None,
                 credential_resource_version: None,
             },
             sources: vec![],

@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use kms_emulator::{Batch, Fault, Throttle};
 use serde_json::{Value, json};
 
-use crate::world::{KEY_ID, KEY_SECRET, World, a_while};
+use crate::world::{KEY_ID, KEY_SECRET, World, a_while, eventually};
 
 fn secret(n: usize) -> String {
     format!("s{n}")
@@ -158,4 +158,36 @@ async fn one_store_with_bad_credentials_costs_a_handful_of_calls_and_others_do_n
     for n in 0..200 {
         world.until_synced(&format!("broken{n}")).await;
     }
+}
+
+#[tokio::test]
+async fn an_edit_of_a_store_reads_again_only_if_its_identity_changed() {
+    let world = World::new().await;
+    let names = make(&world, 20, 20).await;
+    let _operator = world.operator().await;
+    until_all_synced(&world, &names).await;
+    world.kms.reset_calls();
+    store(
+        &world,
+        json!({"requestsPerSecond": 50, "batch": "Never", "signature": "V1"}),
+    )
+    .await;
+    a_while().await;
+    assert_eq!(world.kms.calls().len(), 0);
+    // The new pace and mode are in force for what is read next.
+    for name in &names[..5] {
+        world.force(name).await;
+    }
+    for name in &names[..5] {
+        world.until_synced(name).await;
+    }
+    assert_eq!(world.kms.count("GetSecretValue"), 5);
+
+    world.kms.reset_calls();
+    world.credentials("others", KEY_ID, KEY_SECRET).await;
+    world.store("prod", "others", json!({})).await;
+    eventually("all are read by the other identity", async || {
+        (world.kms.reads().len() == names.len()).then_some(())
+    })
+    .await;
 }
