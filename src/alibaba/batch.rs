@@ -24,6 +24,7 @@ pub fn batch_operation(requests: &[GetSecretValue]) -> Operation {
         action: "BatchGetSecretValue",
         version: VERSION,
         parameters: vec![("SecretsList", Value::from(items).to_string())],
+        form: Vec::new(),
     }
 }
 

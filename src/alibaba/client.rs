@@ -1,4 +1,4 @@
-//! One signed call: sent, bounded in time and size, retried with a new signature, and its refusal read.
+//! One call: signed and sent, bounded in time and size, retried with a new signature, and its refusal read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 
 use super::answer::read_refusal;
 use super::endpoint::Origin;
-use super::{AccessKey, Class, Error, Operation, SignatureMethod, label, sign};
+use super::sign::{self, Signed};
+use super::{AccessKey, Class, Error, Operation, SignatureMethod, label};
 
 /// The most of an answer that is read: a secret's value has 30 KiB at most.
 const ANSWER_MAX: usize = 1 << 20;
@@ -26,6 +27,8 @@ const SKEW_MAX: SignedDuration = SignedDuration::from_mins(15);
 /// An answer with status 200, not yet read.
 pub(super) struct Answer {
     pub(super) body: SecretSlice<u8>,
+    /// When it was given, by the clock of the other side where that told its time, else by ours.
+    pub(super) given: Timestamp,
 }
 
 /// One attempt, as it ended: for metrics.
@@ -55,7 +58,8 @@ pub struct Endpoint {
     http: reqwest::Client,
 }
 
-fn builder() -> reqwest::ClientBuilder {
+/// What every HTTP client of this module and its siblings has in common: no redirects, no proxy, no second attempt.
+pub(super) fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("kms-secret-operator/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -125,12 +129,33 @@ impl Client {
         method: SignatureMethod,
         operation: &Operation,
     ) -> Result<Answer, Error> {
+        let host = endpoint.origin.authority();
+        let signed = |now, nonce: &str| sign::sign(operation, host, key, method, now, nonce);
+        self.send(endpoint, operation.action, signed).await
+    }
+
+    /// Calls an operation that is not signed, since its parameters prove who calls.
+    pub(super) async fn call_unsigned(
+        &self,
+        endpoint: &Endpoint,
+        operation: &Operation,
+    ) -> Result<Answer, Error> {
+        let signed = |now, _: &str| sign::unsigned(operation, now);
+        self.send(endpoint, operation.action, signed).await
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint,
+        action: &'static str,
+        sign: impl Fn(Timestamp, &str) -> Signed,
+    ) -> Result<Answer, Error> {
         let mut attempt = 1;
         loop {
             let started = Instant::now();
-            let result = self.attempt(endpoint, key, method, operation).await;
+            let result = self.attempt(endpoint, action, &sign).await;
             (self.observe)(&Attempt {
-                action: operation.action,
+                action,
                 outcome: outcome(result.as_ref().err()),
                 elapsed: started.elapsed(),
                 clock_offset: self.measured(&endpoint.origin),
@@ -147,19 +172,19 @@ impl Client {
     async fn attempt(
         &self,
         endpoint: &Endpoint,
-        key: &AccessKey,
-        method: SignatureMethod,
-        operation: &Operation,
+        action: &'static str,
+        sign: impl Fn(Timestamp, &str) -> Signed,
     ) -> Result<Answer, Error> {
         let origin = &endpoint.origin;
         let now = (self.clock)() + self.offset(origin);
-        let nonce = uuid::Uuid::new_v4().to_string();
-        let signed = sign::sign(operation, origin.authority(), key, method, now, &nonce);
+        let signed = sign(now, &uuid::Uuid::new_v4().to_string());
+        let body = signed.body.expose_secret().to_owned();
         let mut request = endpoint
             .http
             .post(format!("{origin}/?{}", signed.query.expose_secret()))
             .header("accept", "application/json")
-            .header("content-length", "0");
+            .header("content-length", body.len().to_string())
+            .body(body);
         for (name, value) in &signed.headers {
             let mut value = reqwest::header::HeaderValue::from_str(value.expose_secret())
                 .map_err(|_| Error::Malformed(format!("{name} cannot be a header")))?;
@@ -167,23 +192,31 @@ impl Client {
             request = request.header(*name, value);
         }
         let mut response = request.send().await.map_err(transport_error)?;
-        self.note_clock(origin, &response);
+        let date = date(&response);
+        if let Some(date) = date {
+            self.note_clock(origin, date);
+        }
         let status = response.status().as_u16();
         let retry_after = header(&response, "x-acs-retry-after");
         let body = read_capped(&mut response).await?;
         if status == 200 {
-            return Ok(Answer { body: body.into() });
+            return Ok(Answer {
+                body: body.into(),
+                given: date.unwrap_or_else(self.clock),
+            });
         }
         let mut refusal = read_refusal(status, &body, retry_after.as_deref());
         // The echo is of what the service would have signed: equal to ours, the secret is wrong; else we are.
         if refusal.code.as_deref() == Some("SignatureDoesNotMatch")
             && !contains(&body, signed.string_to_sign.expose_secret())
         {
-            tracing::debug!("KMS signed something else than we did, or echoed it otherwise");
+            tracing::debug!(
+                "the service signed something else than we did, or echoed it otherwise"
+            );
         }
         refusal.request_id = refusal.request_id.filter(|id| id.len() <= 64);
         tracing::debug!(
-            action = operation.action,
+            action,
             status,
             code = refusal.code,
             request_id = refusal.request_id,
@@ -193,17 +226,22 @@ impl Client {
     }
 
     /// Remembers how far the clock of the other side is from ours.
-    fn note_clock(&self, origin: &Origin, response: &reqwest::Response) {
-        let date = header(response, "date")
-            .and_then(|date| jiff::fmt::rfc2822::parse(&date).ok())
-            .map(|date| date.timestamp());
-        if let Some(date) = date {
-            let offset = date.duration_since((self.clock)());
-            self.offsets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(origin.clone(), offset);
-        }
+    fn note_clock(&self, origin: &Origin, date: Timestamp) {
+        let offset = date.duration_since((self.clock)());
+        self.offsets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(origin.clone(), offset);
+    }
+
+    /// Our clock.
+    pub(super) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Counts an attempt that another module made.
+    pub(super) fn observe(&self, attempt: &Attempt) {
+        (self.observe)(attempt);
     }
 }
 
@@ -230,13 +268,14 @@ fn pause_before_retry(error: &Error, attempts: u32) -> Option<Duration> {
 }
 
 /// The outcome of an attempt, from a closed set.
-fn outcome(error: Option<&Error>) -> &'static str {
+pub(super) fn outcome(error: Option<&Error>) -> &'static str {
     match error {
         None => "OK",
         Some(Error::Refused(refusal)) => refusal.code.as_deref().map_or("Other", label),
         Some(Error::Unreachable(_)) => "Unreachable",
         Some(Error::Timeout) => "Timeout",
         Some(Error::Malformed(_)) => "Malformed",
+        Some(Error::Identity(_)) => "Other",
     }
 }
 
@@ -245,7 +284,7 @@ fn outcome(error: Option<&Error>) -> &'static str {
     clippy::needless_pass_by_value,
     reason = "used as a function in map_err"
 )]
-fn transport_error(error: reqwest::Error) -> Error {
+pub(super) fn transport_error(error: reqwest::Error) -> Error {
     if error.is_timeout() {
         Error::Timeout
     } else if error.is_connect() {
@@ -276,7 +315,13 @@ fn header(response: &reqwest::Response, name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-async fn read_capped(response: &mut reqwest::Response) -> Result<Vec<u8>, Error> {
+/// When the answer was given, by the clock of the other side.
+pub(super) fn date(response: &reqwest::Response) -> Option<Timestamp> {
+    let date = jiff::fmt::rfc2822::parse(&header(response, "date")?).ok()?;
+    Some(date.timestamp())
+}
+
+pub(super) async fn read_capped(response: &mut reqwest::Response) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
         if body.len() + chunk.len() > ANSWER_MAX {

@@ -138,6 +138,94 @@ pub fn resolve(
     }
 }
 
+/// The STS of a store: that of the pair, if the store's endpoint is one that the operator was told to allow; else that of
+/// the region, on the same side of the VPC as the store's KMS.
+///
+/// `endpoint` is the store's, and `kms` what [`resolve`] made of it.
+#[must_use]
+pub fn resolve_sts(
+    region: &str,
+    public: bool,
+    endpoint: Option<&str>,
+    kms: &Origin,
+    allowed: &[AllowedEndpoint],
+) -> Origin {
+    if let Some(pair) = paired(endpoint, kms, allowed) {
+        return pair.sts.clone();
+    }
+    let is_public = public || endpoint.is_some_and(|host| host.starts_with("kms."));
+    let network = if is_public { "sts" } else { "sts-vpc" };
+    Origin::https(&format!("{network}.{region}.aliyuncs.com"))
+}
+
+/// The pair by which a store's endpoint is allowed, where it is not a host of KMS.
+#[must_use]
+pub fn paired<'a>(
+    endpoint: Option<&str>,
+    kms: &Origin,
+    allowed: &'a [AllowedEndpoint],
+) -> Option<&'a AllowedEndpoint> {
+    endpoint.filter(|endpoint| !is_kms_host(endpoint))?;
+    allowed.iter().find(|pair| pair.kms == *kms)
+}
+
+/// A host of STS, as an environment variable of the SDKs names it.
+///
+/// # Errors
+/// A sentence that says which hosts are.
+pub fn sts_host(host: &str) -> Result<Origin, String> {
+    let name = host.strip_suffix(".aliyuncs.com").unwrap_or_default();
+    let region = name
+        .strip_prefix("sts-vpc.")
+        .or_else(|| name.strip_prefix("sts."));
+    if name == "sts" || region.is_some_and(is_region) {
+        Ok(Origin::https(host))
+    } else {
+        Err(format!(
+            "{host:?} is no host of STS: those are sts.aliyuncs.com and sts[-vpc].<region>.aliyuncs.com"
+        ))
+    }
+}
+
+/// The metadata service of ECS instances, or another one on loopback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataEndpoint(String);
+
+/// The address of the metadata service on every ECS instance; it speaks plain http only.
+const METADATA: &str = "http://100.100.100.200";
+
+impl FromStr for MetadataEndpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == METADATA {
+            return Ok(Self(text.to_owned()));
+        }
+        let origin: Origin = text.parse()?;
+        let url = Url::parse(text).map_err(|err| format!("{text:?} is not a URL: {err}"))?;
+        if url.host().is_some_and(|host| is_loopback(&host)) {
+            Ok(Self(origin.to_string()))
+        } else {
+            Err(format!("{text:?} is neither {METADATA} nor on loopback"))
+        }
+    }
+}
+
+impl fmt::Display for MetadataEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether it can be the name of an instance's role: it becomes a part of a path.
+#[must_use]
+pub fn is_instance_role(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+}
+
 fn is_kms_host(host: &str) -> bool {
     let Some(name) = host.strip_suffix(".aliyuncs.com") else {
         return false;
@@ -238,6 +326,94 @@ mod tests {
         let pair: AllowedEndpoint = "http://[::1]:1=http://localhost:2".parse().unwrap();
         assert_eq!(pair.kms.authority(), "[::1]:1");
         assert_eq!(pair.sts.to_string(), "http://localhost:2");
+    }
+
+    #[test]
+    fn a_store_uses_the_sts_beside_its_kms() {
+        let allowed: [AllowedEndpoint; 2] = [
+            "http://127.0.0.1:8900".parse().unwrap(),
+            "https://kms.internal=https://sts.internal".parse().unwrap(),
+        ];
+        for (public, endpoint, expected) in [
+            (false, None, "https://sts-vpc.cn-hangzhou.aliyuncs.com"),
+            (true, None, "https://sts.cn-hangzhou.aliyuncs.com"),
+            (
+                false,
+                Some("kms.cn-hangzhou.aliyuncs.com"),
+                "https://sts.cn-hangzhou.aliyuncs.com",
+            ),
+            (
+                false,
+                Some("kms-vpc.cn-hangzhou.aliyuncs.com"),
+                "https://sts-vpc.cn-hangzhou.aliyuncs.com",
+            ),
+            (
+                false,
+                Some("kst-1.cryptoservice.kms.aliyuncs.com"),
+                "https://sts-vpc.cn-hangzhou.aliyuncs.com",
+            ),
+            (
+                false,
+                Some("http://127.0.0.1:8900"),
+                "http://127.0.0.1:8900",
+            ),
+            (false, Some("https://kms.internal"), "https://sts.internal"),
+        ] {
+            let kms = resolve("cn-hangzhou", public, endpoint, &allowed).unwrap();
+            let sts = resolve_sts("cn-hangzhou", public, endpoint, &kms, &allowed);
+            assert_eq!(sts.to_string(), expected, "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn the_sts_of_a_pair_serves_only_the_stores_that_name_its_kms() {
+        let odd = ["https://kms.cn-hangzhou.aliyuncs.com=https://sts.internal"
+            .parse()
+            .unwrap()];
+        let kms = resolve("cn-hangzhou", true, None, &odd).unwrap();
+        let sts = resolve_sts("cn-hangzhou", true, None, &kms, &odd);
+        assert_eq!(sts.to_string(), "https://sts.cn-hangzhou.aliyuncs.com");
+    }
+
+    #[test]
+    fn a_host_of_sts_is_exactly_one() {
+        for (host, is_one) in [
+            ("sts.aliyuncs.com", true),
+            ("sts.cn-hangzhou.aliyuncs.com", true),
+            ("sts-vpc.cn-hangzhou.aliyuncs.com", true),
+            ("sts-vpc.aliyuncs.com", false),
+            ("sts.a.b.aliyuncs.com", false),
+            ("sts.cn-hangzhou.aliyuncs.com:443", false),
+            ("https://sts.aliyuncs.com", false),
+            ("sts.aliyuncs.com.evil.example", false),
+            ("my-sts.aliyuncs.com", false),
+            ("aliyuncs.com", false),
+            ("", false),
+        ] {
+            assert_eq!(sts_host(host).is_ok(), is_one, "{host}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_asked_of_the_instance_or_of_loopback() {
+        for (endpoint, allowed) in [
+            ("http://100.100.100.200", true),
+            ("http://127.0.0.1:8900", true),
+            ("http://[::1]:8900", true),
+            ("http://169.254.169.254", false),
+            ("https://metadata.example", false),
+            ("http://100.100.100.200:80/x", false),
+        ] {
+            assert_eq!(
+                endpoint.parse::<MetadataEndpoint>().is_ok(),
+                allowed,
+                "{endpoint}"
+            );
+        }
+        assert!(is_instance_role("KubernetesWorkerRole-1.a"));
+        for name in ["", "a/b", "../x", "a b", &"x".repeat(65)] {
+            assert!(!is_instance_role(name), "{name}");
+        }
     }
 
     proptest! {

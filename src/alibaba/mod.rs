@@ -3,21 +3,30 @@
 //! Nothing below this module knows Kubernetes or the custom resources: it could be lifted out as a crate.
 
 pub mod answer;
+pub mod assume_role;
 pub mod batch;
 pub mod breaker;
+pub mod chain;
 pub mod client;
+pub mod credentials;
 pub mod endpoint;
+pub mod environment;
+pub mod identity;
 pub mod kms;
 pub mod limiter;
+pub mod metadata;
 pub mod reader;
 pub mod secret_value;
 pub mod sign;
+pub mod sts;
 pub mod turns;
 
 use std::fmt;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+use identity::NoIdentity;
 
 /// An access key, permanent or of a session.
 #[derive(Clone, Debug)]
@@ -48,6 +57,8 @@ pub struct Operation {
     pub version: &'static str,
     /// The operation's own parameters.
     pub parameters: Vec<(&'static str, String)>,
+    /// Parameters that go into the body, as a form: no URL may hold them.
+    pub form: Vec<(&'static str, SecretString)>,
 }
 
 /// What the service, or the way to it, answered instead of a result.
@@ -65,8 +76,11 @@ pub enum Error {
     #[error("no answer within the deadline")]
     Timeout,
     /// An answer came that is not one of this API.
-    #[error("the answer is not one of KMS: {0}")]
+    #[error("the answer cannot be read: {0}")]
     Malformed(String),
+    /// There are no credentials to ask with.
+    #[error("{0}")]
+    Identity(Box<NoIdentity>),
 }
 
 /// A refusal in the service's own terms, with nothing in it that could be secret.
@@ -137,10 +151,15 @@ pub enum Class {
     Rejected,
 }
 
-/// The error codes of the documents and SDKs.
+/// The error codes of the documents and SDKs: those of KMS, of the gateway, and of STS.
 const CODES: &[(&str, Class)] = &[
     ("AccessDeniedError", Class::Denied),
+    ("AuthenticationFail.NoPermission", Class::Denied),
+    ("AuthenticationFail.OIDCToken.Expired", Class::SecurityToken),
+    ("AuthenticationFail.OIDCToken.Invalid", Class::Credential),
     ("DryRunOperationError", Class::Rejected),
+    ("EntityNotExist.OIDCProvider", Class::NotFound),
+    ("EntityNotExist.Role", Class::NotFound),
     ("Forbidden.AccessKey", Class::Credential),
     ("Forbidden.AliasNotFound", Class::Key),
     ("Forbidden.KeyNotFound", Class::Key),
@@ -152,10 +171,12 @@ const CODES: &[(&str, Class)] = &[
     ("IllegalTimestamp", Class::Clock),
     ("InvalidAction.NotFound", Class::Rejected),
     ("IncompleteSignature", Class::Credential),
+    ("InternalError", Class::Unavailable),
     ("InternalFailure", Class::Unavailable),
     ("InvalidParameter", Class::Rejected),
     ("MissingParameter", Class::Rejected),
     ("MissingSecurityToken", Class::SecurityToken),
+    ("NoPermission", Class::Denied),
     ("ParseRequestParameterException", Class::Rejected),
     ("Rejected.Disabled", Class::Key),
     ("Rejected.LimitExceeded", Class::Rejected),
@@ -176,6 +197,12 @@ const CODES: &[(&str, Class)] = &[
 /// Families of codes that share a beginning; the name stands for the whole family in metrics.
 const FAMILIES: &[(&str, &str, Class)] = &[
     (
+        "AuthenticationFail.",
+        "AuthenticationFail.*",
+        Class::Credential,
+    ),
+    ("EntityNotExist.", "EntityNotExist.*", Class::NotFound),
+    (
         "Forbidden.DKMSInstance",
         "Forbidden.DKMSInstance*",
         Class::Instance,
@@ -187,6 +214,7 @@ const FAMILIES: &[(&str, &str, Class)] = &[
         "InvalidAccessKeyId.*",
         Class::Credential,
     ),
+    ("InvalidParameter.", "InvalidParameter.*", Class::Rejected),
     (
         "InvalidSecurityToken.",
         "InvalidSecurityToken.*",
@@ -235,6 +263,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Refused(refusal) => refusal.class,
+            Self::Identity(no) => no.class(),
             Self::Unreachable(_) | Self::Timeout | Self::Malformed(_) => Class::Unavailable,
         }
     }
@@ -244,6 +273,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
+            Self::Identity(no) => no.call().and_then(Self::retry_after),
             _ => None,
         }
     }
@@ -253,6 +283,7 @@ impl Error {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.code.as_deref(),
+            Self::Identity(no) => no.call().and_then(Self::code),
             _ => None,
         }
     }
@@ -334,6 +365,23 @@ mod tests {
             (400, "MissingParameter", Class::Rejected),
             (400, "InvalidParameter", Class::Rejected),
             (400, "ParseRequestParameterException", Class::Rejected),
+            (403, "NoPermission", Class::Denied),
+            (404, "EntityNotExist.Role", Class::NotFound),
+            (404, "EntityNotExist.OIDCProvider", Class::NotFound),
+            (403, "AuthenticationFail.NoPermission", Class::Denied),
+            (
+                400,
+                "AuthenticationFail.OIDCToken.Expired",
+                Class::SecurityToken,
+            ),
+            (
+                400,
+                "AuthenticationFail.OIDCToken.Invalid",
+                Class::Credential,
+            ),
+            (400, "AuthenticationFail.Fingerprint", Class::Credential),
+            (400, "InvalidParameter.PolicyGrammar", Class::Rejected),
+            (500, "InternalError", Class::Unavailable),
         ] {
             assert_eq!(Class::of(status, Some(code)), class, "{code}");
         }

@@ -102,6 +102,7 @@ pub fn operation(request: &GetSecretValue) -> Operation {
         action: "GetSecretValue",
         version: VERSION,
         parameters,
+        form: Vec::new(),
     }
 }
 

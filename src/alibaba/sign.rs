@@ -21,10 +21,15 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// A request that is ready to be sent once: POST to `/`, without a body.
+/// The media type of a body that holds parameters.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A request that is ready to be sent once: POST to `/`.
 pub struct Signed {
     /// The query, encoded.
     pub query: SecretString,
+    /// The form, encoded; empty where there is none.
+    pub body: SecretString,
     /// The headers, in lower case; the values of some are secret.
     pub headers: Vec<(&'static str, SecretString)>,
     /// What was signed, to be held against what the service says that it signed.
@@ -48,8 +53,40 @@ pub fn sign(
     }
 }
 
+/// The request of an operation that proves who calls by its own parameters, as `AssumeRoleWithOIDC`: nothing is signed.
+#[must_use]
+pub fn unsigned(operation: &Operation, now: Timestamp) -> Signed {
+    let date = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let mut parameters = vec![
+        ("Action", operation.action),
+        ("Format", "JSON"),
+        ("Timestamp", &date),
+        ("Version", operation.version),
+    ];
+    parameters.extend(operation.parameters.iter().map(|(k, v)| (*k, v.as_str())));
+    Signed {
+        query: canonical_query(parameters).into(),
+        body: form(operation).into(),
+        headers: form_header(operation),
+        string_to_sign: String::new().into(),
+    }
+}
+
+fn form(operation: &Operation) -> String {
+    canonical_query(operation.form.iter().map(|(k, v)| (*k, v.expose_secret())))
+}
+
+fn form_header(operation: &Operation) -> Vec<(&'static str, SecretString)> {
+    if operation.form.is_empty() {
+        Vec::new()
+    } else {
+        vec![("content-type", FORM.into())]
+    }
+}
+
 fn sign_v3(operation: &Operation, host: &str, key: &AccessKey, date: &str, nonce: &str) -> Signed {
-    let payload = hex_sha256(b"");
+    let body = form(operation);
+    let payload = hex_sha256(body.as_bytes());
     let mut headers = vec![
         ("host", host),
         ("x-acs-action", operation.action),
@@ -58,6 +95,9 @@ fn sign_v3(operation: &Operation, host: &str, key: &AccessKey, date: &str, nonce
         ("x-acs-signature-nonce", nonce),
         ("x-acs-version", operation.version),
     ];
+    if !body.is_empty() {
+        headers.push(("content-type", FORM));
+    }
     if let Some(token) = &key.security_token {
         headers.push(("x-acs-accesskey-id", key.id.expose_secret()));
         headers.push(("x-acs-security-token", token.expose_secret()));
@@ -73,6 +113,7 @@ fn sign_v3(operation: &Operation, host: &str, key: &AccessKey, date: &str, nonce
     headers.push(("authorization", &authorization));
     Signed {
         query: query.into(),
+        body: body.into(),
         headers: headers
             .into_iter()
             .map(|(name, value)| (name, value.into()))
@@ -97,12 +138,15 @@ fn sign_v1(operation: &Operation, key: &AccessKey, date: &str, nonce: &str) -> S
         parameters.push(("SecurityToken", token.expose_secret()));
     }
     parameters.extend(operation.parameters.iter().map(|(k, v)| (*k, v.as_str())));
-    let query = canonical_query(parameters);
-    let string_to_sign = v1_string_to_sign("POST", &query);
+    let query = canonical_query(parameters.iter().copied());
+    // What is in the body is signed as if it stood in the query.
+    parameters.extend(operation.form.iter().map(|(k, v)| (*k, v.expose_secret())));
+    let string_to_sign = v1_string_to_sign("POST", &canonical_query(parameters));
     let signature = v1_signature(&string_to_sign, key.secret.expose_secret());
     Signed {
         query: format!("{query}&Signature={}", encode(&signature)).into(),
-        headers: Vec::new(),
+        body: form(operation).into(),
+        headers: form_header(operation),
         string_to_sign: string_to_sign.into(),
     }
 }
@@ -215,4 +259,77 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
         hex
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "planted+token/==";
+
+    fn operation() -> Operation {
+        Operation {
+            action: "AssumeRole",
+            version: "2015-04-01",
+            parameters: Vec::new(),
+            form: vec![
+                ("RoleArn", "acs:ram::1:role/a".into()),
+                ("OIDCToken", TOKEN.into()),
+            ],
+        }
+    }
+
+    fn signed(method: SignatureMethod) -> Signed {
+        let key = AccessKey {
+            id: "LTAI".into(),
+            secret: "secret".into(),
+            security_token: None,
+        };
+        sign(
+            &operation(),
+            "sts",
+            &key,
+            method,
+            Timestamp::UNIX_EPOCH,
+            "n",
+        )
+    }
+
+    fn has(signed: &Signed, name: &str, value: &str) -> bool {
+        let found =
+            |(key, said): &(&str, SecretString)| *key == name && said.expose_secret() == value;
+        signed.headers.iter().any(found)
+    }
+
+    #[test]
+    fn what_is_in_the_form_is_signed_and_in_no_url() {
+        let unsigned = unsigned(&operation(), Timestamp::UNIX_EPOCH);
+        for signed in [
+            signed(SignatureMethod::V1),
+            signed(SignatureMethod::V3),
+            unsigned,
+        ] {
+            assert!(!signed.query.expose_secret().contains("planted"));
+            assert_eq!(
+                signed.body.expose_secret(),
+                "OIDCToken=planted%2Btoken%2F%3D%3D&RoleArn=acs%3Aram%3A%3A1%3Arole%2Fa"
+            );
+            assert!(has(&signed, "content-type", FORM));
+        }
+        let v1 = signed(SignatureMethod::V1);
+        let in_the_query = encode("OIDCToken=planted%2Btoken%2F%3D%3D&RoleArn=");
+        assert!(v1.string_to_sign.expose_secret().contains(&in_the_query));
+        let v3 = signed(SignatureMethod::V3);
+        let hashed = hex_sha256(v3.body.expose_secret().as_bytes());
+        assert!(has(&v3, "x-acs-content-sha256", &hashed));
+    }
+
+    #[test]
+    fn an_unsigned_request_names_the_action_and_nobody() {
+        let unsigned = unsigned(&operation(), Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            unsigned.query.expose_secret(),
+            "Action=AssumeRole&Format=JSON&Timestamp=1970-01-01T00%3A00%3A00Z&Version=2015-04-01"
+        );
+    }
 }

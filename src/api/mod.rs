@@ -27,6 +27,11 @@ pub const OWNER_ANNOTATION: &str = "alikms.dev/kmssecret";
 /// Label with the value `"true"` by which a credential Secret consents to being used by a store.
 pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
 
+/// Annotation by which a ServiceAccount consents to being used by a store: the ARN of the RAM role that is for it.
+pub const ROLE_ANNOTATION: &str = "alikms.dev/role-arn";
+/// The same, as the CSI driver of ACK reads it.
+pub const FOREIGN_ROLE_ANNOTATION: &str = "ack.alibabacloud.com/role-arn";
+
 /// The `CustomResourceDefinitions`, in the order in which `kms-secret-operator crds` prints them.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {

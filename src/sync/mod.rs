@@ -1,6 +1,7 @@
 //! What to do and when, decided without doing anything: no I/O, no clock, no randomness below this module.
 
 pub mod backoff;
+pub mod identity;
 pub mod plan;
 pub mod schedule;
 pub mod shape;
@@ -46,10 +47,14 @@ pub enum Reason {
     KeyUnavailable,
     /// KMS does not accept the credentials.
     CredentialsInvalid,
-    /// The Secret with the credentials, or a key of it, is missing.
+    /// The Secret with the credentials, a key of it, or the ServiceAccount is missing.
     CredentialsNotFound,
-    /// The Secret with the credentials lacks the label by which it consents.
+    /// The Secret or the ServiceAccount does not consent to being used by the store.
     CredentialsNotAllowed,
+    /// STS, or the metadata service, does not give the store an identity.
+    IdentityRefused,
+    /// STS, or the metadata service, does not answer.
+    IdentityUnavailable,
     /// The account can't use KMS.
     AccountUnavailable,
     /// The KMS instance can't be used.
@@ -125,7 +130,7 @@ impl Retry {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Synced,
         Self::Suspended,
         Self::SecretNotFound,
@@ -134,6 +139,8 @@ impl Reason {
         Self::CredentialsInvalid,
         Self::CredentialsNotFound,
         Self::CredentialsNotAllowed,
+        Self::IdentityRefused,
+        Self::IdentityUnavailable,
         Self::AccountUnavailable,
         Self::InstanceUnavailable,
         Self::Throttled,
@@ -170,6 +177,8 @@ impl Reason {
             Self::CredentialsInvalid => "CredentialsInvalid",
             Self::CredentialsNotFound => "CredentialsNotFound",
             Self::CredentialsNotAllowed => "CredentialsNotAllowed",
+            Self::IdentityRefused => "IdentityRefused",
+            Self::IdentityUnavailable => "IdentityUnavailable",
             Self::AccountUnavailable => "AccountUnavailable",
             Self::InstanceUnavailable => "InstanceUnavailable",
             Self::Throttled => "Throttled",
@@ -203,6 +212,7 @@ impl Reason {
             | Self::Suspended
             | Self::ClockSkewed
             | Self::KmsUnavailable
+            | Self::IdentityUnavailable
             | Self::StaleAnswer
             | Self::TargetContested
             | Self::KubernetesUnavailable
@@ -211,6 +221,7 @@ impl Reason {
             Self::CredentialsInvalid
             | Self::CredentialsNotFound
             | Self::CredentialsNotAllowed
+            | Self::IdentityRefused
             | Self::AccountUnavailable
             | Self::InstanceUnavailable
             | Self::StoreNotFound
@@ -271,6 +282,9 @@ impl Failure {
     /// each would be a change of the status and wake us again.
     #[must_use]
     pub fn of_kms(error: &Error, secret_name: &str, store: &str) -> Self {
+        if let Error::Identity(no) = error {
+            return identity::failure(no, store);
+        }
         let code = error.code();
         let said = code.map(|code| format!(" ({code})")).unwrap_or_default();
         let (reason, what, action) = match error.class() {
@@ -292,7 +306,7 @@ impl Failure {
             Class::Credential | Class::SecurityToken => (
                 Reason::CredentialsInvalid,
                 format!("KMS does not accept the credentials of store {store:?}{said}"),
-                "mend the Secret that the store's auth names; every KmsSecret of the store then heals by itself".to_owned(),
+                "mend the credentials that the store's auth names; every KmsSecret of the store then heals by itself".to_owned(),
             ),
             Class::Account => (
                 Reason::AccountUnavailable,
