@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use alibaba::client::Client as KmsClient;
+use alibaba::sts::Sts;
 use cluster::Cluster;
 use config::Run;
 use controller::Shared;
@@ -200,6 +201,7 @@ fn shared(run: &Run, client: Client, metrics: Arc<Metrics>) -> Result<Arc<Shared
         })
         .map_err(Error::Tls)?
     };
+    let kms = Arc::new(kms);
     let cluster = {
         let metrics = Arc::clone(&metrics);
         Cluster::new(client, move |verb, resource| {
@@ -208,7 +210,8 @@ fn shared(run: &Run, client: Client, metrics: Arc<Metrics>) -> Result<Arc<Shared
     };
     Ok(Arc::new(Shared {
         cluster,
-        kms: Arc::new(kms),
+        sts: Arc::new(Sts::new(Arc::clone(&kms))),
+        kms,
         metrics,
         clock: now,
         started: now(),

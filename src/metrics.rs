@@ -167,12 +167,12 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "kms_requests",
-            "Requests to KMS, retries included, by action and error code (OK: success)",
+            "Requests to KMS, STS and the metadata service, retries included, by action and error code (OK: success)",
             self.kms_requests.clone(),
         );
         registry.register_with_unit(
             "kms_request_duration",
-            "Time until KMS answered a request",
+            "Time until a request to KMS, STS or the metadata service was answered",
             Unit::Seconds,
             self.kms_seconds.clone(),
         );
@@ -199,7 +199,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "kms_clock_offset",
-            "Clock of KMS minus ours, at the last answer",
+            "Clock of KMS or STS minus ours, at the last answer",
             Unit::Seconds,
             self.clock_offset.clone(),
         );

@@ -11,6 +11,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth::{AccessKeySecretRef, AssumeRole, Auth, ClusterAssumeRole, ClusterAuth};
+
 /// Where KMS is, and by whose identity it is read.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -36,6 +38,11 @@ pub struct KmsStoreSpec {
     pub settings: StoreSettings,
     /// By whose identity KMS is read.
     pub auth: Auth,
+    /// Roles that are assumed after it, one by the other: for another account, or for less rights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub assume_role: Option<Vec<AssumeRole>>,
 }
 
 /// Where KMS is, by whose identity it is read, and who may use it for what.
@@ -62,6 +69,11 @@ pub struct ClusterKmsStoreSpec {
     pub settings: StoreSettings,
     /// By whose identity KMS is read; each reference names its namespace.
     pub auth: ClusterAuth,
+    /// Roles that are assumed after it, one by the other: for another account, or for less rights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub assume_role: Option<Vec<ClusterAssumeRole>>,
     /// The namespaces whose KmsSecrets may use this store.
     pub namespaces: Namespaces,
     /// The secrets that they may read, as patterns: `*` stays within one segment of the name, `**` crosses `/`, and the segment `${namespace}` is the KmsSecret's own namespace. A pattern that begins with `acs:kms:` is compared with ARNs, part by part; others never match one. Left out: `${namespace}/*`.
@@ -100,36 +112,6 @@ pub struct NamespaceSelector {
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("size(self) > 0").message("an empty selector would select every namespace"))]
     pub match_labels: BTreeMap<String, String>,
-}
-
-/// By whose identity KMS is read: exactly one way, never a chain.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.accessKey)").message("auth needs exactly one of: accessKey"))]
-pub struct ClusterAuth {
-    /// An `AccessKey` pair in a Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_key: Option<ClusterAccessKeyAuth>,
-}
-
-/// An `AccessKey` pair.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterAccessKeyAuth {
-    /// The Secret, which consents by its label `alikms.dev/credentials: "true"`.
-    pub secret_ref: ClusterAccessKeySecretRef,
-}
-
-/// Where an `AccessKey` pair is.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterAccessKeySecretRef {
-    /// Namespace of the Secret.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-    /// The Secret and its keys.
-    #[serde(flatten)]
-    pub secret: AccessKeySecretRef,
 }
 
 /// Where KMS is and how it is called.
@@ -198,45 +180,6 @@ pub enum Signature {
     V3,
     /// HMAC-SHA1 over the parameters; puts the `AccessKeyId` and the signature in the URL.
     V1,
-}
-
-/// By whose identity KMS is read: exactly one way, never a chain.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.accessKey)").message("auth needs exactly one of: accessKey"))]
-pub struct Auth {
-    /// An `AccessKey` pair in a Secret of this namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_key: Option<AccessKeyAuth>,
-}
-
-/// An `AccessKey` pair.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct AccessKeyAuth {
-    /// The Secret, which consents by its label `alikms.dev/credentials: "true"`.
-    pub secret_ref: AccessKeySecretRef,
-}
-
-/// Where in a Secret an `AccessKey` pair is.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct AccessKeySecretRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Key of the `AccessKey` id; `accessKeyId` when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub access_key_id_key: Option<String>,
-    /// Key of the `AccessKey` secret; `accessKeySecret` when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub access_key_secret_key: Option<String>,
-    /// Key of an STS token that belongs to the pair; none when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub security_token_key: Option<String>,
 }
 
 impl KmsStore {

@@ -3,6 +3,7 @@
 //! The Rust types are never stricter than the schema that they generate, so no
 //! object that the API server accepted can stop a watch.
 
+pub mod auth;
 pub mod kms_secret;
 pub mod kms_store;
 

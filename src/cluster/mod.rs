@@ -1,8 +1,9 @@
 //! The few reads and writes that go to the API server, each with a deadline.
 //!
-//! Answers that could hold the data of a Secret are never asked for: metadata serves. The one Secret that is read
-//! whole, a store's credentials, is read as text, since kube logs a body that it cannot decode.
+//! Answers that could hold the data of a Secret are never asked for: metadata serves. What must be read whole, a store's
+//! credentials and the token of a `ServiceAccount`, is read as text, since kube logs a body that it cannot decode.
 
+mod account;
 mod refusal;
 mod secret;
 
@@ -19,7 +20,7 @@ use kube::{Api, Client, Resource as _, ResourceExt as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::api::kms_secret::TargetStatus;
 use crate::api::{CREDENTIALS_LABEL, KmsSecret};
@@ -44,6 +45,8 @@ pub struct Cluster {
     client: Client,
     writes: Semaphore,
     recorder: Recorder,
+    /// The name that the API server knows us by.
+    own_name: OnceCell<String>,
     observe: Box<dyn Fn(&'static str, &'static str) + Send + Sync>,
 }
 
@@ -61,6 +64,7 @@ impl Cluster {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             writes: Semaphore::new(WRITES_MAX),
+            own_name: OnceCell::new(),
             client,
             observe: Box::new(observe),
         }

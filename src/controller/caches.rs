@@ -8,8 +8,8 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 
+use crate::api::auth::AccessKeySecretRef;
 use crate::api::kms_secret::StoreKind;
-use crate::api::kms_store::AccessKeySecretRef;
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 
 /// Metadata of a Secret.

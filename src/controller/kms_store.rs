@@ -5,26 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::Context;
 use super::caches::{Labels, SecretMeta};
+use super::identity::Identity;
 use crate::alibaba::client::{Client as KmsClient, Endpoint};
-use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint};
-use crate::alibaba::kms;
+use crate::alibaba::credentials::Credentials;
+use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint, resolve_sts};
+use crate::alibaba::kms::{self, Batch};
 use crate::alibaba::reader::{self, Glance, Reader};
-use crate::alibaba::{AccessKey, SignatureMethod};
+use crate::alibaba::secret_value::{GetSecretValue, SecretValue};
+use crate::alibaba::{AccessKey, Error, SignatureMethod};
 use crate::api::kms_secret::{StoreKind, StoreStatus};
-use crate::api::kms_store::{AccessKeySecretRef, BatchMode, Network, Signature, StoreSettings};
-use crate::api::{CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore};
+use crate::api::kms_store::{BatchMode, Network, Signature, StoreSettings};
+use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::metrics::StoreLabels;
 use crate::sync::sources::check_regions;
 use crate::sync::{Failure, Reason, share, tenancy};
-
-/// Keys of a credential Secret that stores name by default.
-const ACCESS_KEY_ID: &str = "accessKeyId";
-const ACCESS_KEY_SECRET: &str = "accessKeySecret";
 
 /// Calls a second that a store makes at most, unless it says otherwise.
 const PER_SECOND: f64 = 100.0;
@@ -35,13 +34,13 @@ pub(super) struct Resolved {
     pub(super) status: StoreStatus,
     pub(super) name: String,
     pub(super) origin: Origin,
+    sts: Origin,
     labels: StoreLabels,
     ca_bundle: Option<String>,
     method: SignatureMethod,
     batch: bool,
     per_second: f64,
-    namespace: String,
-    secret_ref: AccessKeySecretRef,
+    identity: Arc<Identity>,
 }
 
 /// The readers of the stores, by the stores' uids.
@@ -52,8 +51,7 @@ pub(super) struct Readers(Mutex<HashMap<String, Opened>>);
 struct Opened {
     of: StoreStatus,
     labels: StoreLabels,
-    /// Namespace and name of the Secret that its credentials stand in.
-    source: (String, String),
+    identity: Arc<Identity>,
     /// Its credentials are read once, however many wait for it; a failure is not kept.
     reader: Arc<OnceCell<Arc<Reader>>>,
 }
@@ -83,7 +81,7 @@ impl Readers {
                 let opened = Opened {
                     of: store.status.clone(),
                     labels: store.labels.clone(),
-                    source: (store.namespace.clone(), store.secret_ref.name.clone()),
+                    identity: Arc::clone(&store.identity),
                     reader: Arc::default(),
                 };
                 let reader = Arc::clone(&opened.reader);
@@ -110,8 +108,9 @@ impl Readers {
 
     /// Drops the readers whose credentials came out of this Secret.
     pub(super) fn forget_credentials(&self, secret: &SecretMeta) {
-        let source = (secret.namespace().unwrap_or_default(), secret.name_any());
-        self.lock().retain(|_, opened| opened.source != source);
+        let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+        self.lock()
+            .retain(|_, opened| opened.identity.secret() != Some((&namespace, &name)));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Opened>> {
@@ -126,14 +125,14 @@ struct Found {
     generation: i64,
     settings: StoreSettings,
     /// By whom KMS is read, as the spec says it.
-    auth: serde_json::Value,
-    credentials: Option<(String, AccessKeySecretRef)>,
+    auth: Value,
+    identity: Option<Identity>,
 }
 
 impl Found {
     /// Digest of where KMS is and who reads it.
-    fn identity(&self, origin: &Origin, ca_bundle: Option<&str>) -> String {
-        let parts = serde_json::json!([origin.to_string(), ca_bundle, self.auth]);
+    fn digest(&self, origin: &Origin, ca_bundle: Option<&str>) -> String {
+        let parts = json!([origin.to_string(), ca_bundle, self.auth]);
         format!("{:016x}", share::hash(&parts.to_string()))
     }
 }
@@ -155,26 +154,23 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
     };
     let settings = &found.settings;
     check_regions(&object.spec.all_sources(), &settings.region, &name)?;
-    let origin = resolve_endpoint(
-        &settings.region,
-        settings.network == Some(Network::Public),
-        settings.endpoint.as_deref(),
-        &context.allowed_endpoints,
-    )
-    .map_err(invalid)?;
-    let identity = found.identity(&origin, settings.ca_bundle.as_deref());
-    let (namespace, secret_ref) = found
-        .credentials
+    let (region, endpoint) = (&settings.region, settings.endpoint.as_deref());
+    let is_public = settings.network == Some(Network::Public);
+    let allowed = &context.allowed_endpoints;
+    let origin = resolve_endpoint(region, is_public, endpoint, allowed).map_err(invalid)?;
+    let digest = found.digest(&origin, settings.ca_bundle.as_deref());
+    let identity = found
+        .identity
         .ok_or_else(|| invalid("spec.auth names no way to authenticate".into()))?;
-    let version = consenting_version(&namespace, &secret_ref.name, context).await?;
     Ok(Resolved {
         status: StoreStatus {
             kind: kind.into(),
             uid: found.uid,
             generation: found.generation,
-            identity: Some(identity),
-            credential_resource_version: Some(version),
+            identity: Some(digest),
+            credential_resource_version: identity.version(context).await?,
         },
+        sts: resolve_sts(region, is_public, endpoint, &origin, allowed),
         origin,
         labels: StoreLabels {
             kind,
@@ -192,8 +188,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
         batch: settings.batch.unwrap_or_default() == BatchMode::Auto,
         per_second: settings.requests_per_second.map_or(PER_SECOND, f64::from),
         name,
-        namespace,
-        secret_ref,
+        identity: Arc::new(identity),
     })
 }
 
@@ -225,10 +220,8 @@ fn find_store(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
         uid: store.uid().unwrap_or_default(),
         generation: store.metadata.generation.unwrap_or_default(),
         settings: store.spec.settings.clone(),
-        auth: serde_json::json!(store.spec.auth),
-        credentials: store
-            .credentials()
-            .map(|(namespace, secret)| (namespace, secret.clone())),
+        auth: json!([store.spec.auth, store.spec.assume_role]),
+        identity: Identity::of_store(&store),
     })
 }
 
@@ -260,10 +253,8 @@ fn find_cluster_store(object: &KmsSecret, context: &Context) -> Result<Found, Fa
         uid: store.uid().unwrap_or_default(),
         generation: store.metadata.generation.unwrap_or_default(),
         settings: store.spec.settings.clone(),
-        auth: serde_json::json!(store.spec.auth),
-        credentials: store
-            .credentials()
-            .map(|(namespace, secret)| (namespace, secret.clone())),
+        auth: json!([store.spec.auth, store.spec.assume_role]),
+        identity: Identity::of_cluster_store(&store),
     })
 }
 
@@ -303,148 +294,91 @@ fn check_tenant(
     Ok(())
 }
 
-/// The resourceVersion of a credential Secret that consents to being used; the cache holds only such.
-async fn consenting_version(
-    namespace: &str,
-    name: &str,
-    context: &Context,
-) -> Result<String, Failure> {
-    let reference = ObjectRef::new(name).within(namespace);
-    if let Some(secret) = context.caches.credentials.get(&reference) {
-        return Ok(secret.resource_version().unwrap_or_default());
-    }
-    let Some(secret) = context.cluster.secret_metadata(namespace, name).await? else {
-        return Err(not_found(
-            namespace,
-            name,
-            &format!("there is no Secret {name:?}"),
-        ));
-    };
-    let label = secret
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(CREDENTIALS_LABEL));
-    if label.is_some_and(|value| value == "true") {
-        return Ok(secret.resource_version.unwrap_or_default());
-    }
-    Err(Failure::new(
-        Reason::CredentialsNotAllowed,
-        format!("Secret {name:?} does not consent to being used by a store"),
-        format!("kubectl label secret -n {namespace} {name} {CREDENTIALS_LABEL}=true"),
-    ))
-}
-
-fn not_found(namespace: &str, name: &str, what: &str) -> Failure {
-    Failure::new(
-        Reason::CredentialsNotFound,
-        format!("{what} in namespace {namespace:?} with the store's credentials"),
-        format!(
-            "create it with the keys that the store names, and label it: kubectl label secret -n {namespace} {name} {CREDENTIALS_LABEL}=true"
-        ),
-    )
-}
-
 /// The reader of a store; makes it, and reads the store's credentials, at the first call after either changed.
 pub(super) async fn reader(store: &Resolved, context: &Context) -> Result<Arc<Reader>, Failure> {
     let opening = context.readers.opening(store);
     let reader = opening.get_or_try_init(|| async {
-        let key = read_access_key(store, context).await?;
-        let endpoint = context
-            .kms
-            .endpoint(store.origin.clone(), store.ca_bundle.as_deref());
-        let endpoint = endpoint.map_err(|what| {
-            Failure::new(
-                Reason::StoreInvalid,
-                format!("{} {:?}: {what}", store.status.kind, store.name),
-                "mend the store",
-            )
-        })?;
-        Ok(open(store, endpoint, key, &context.kms))
+        let ca_bundle = store.ca_bundle.as_deref();
+        let kms = endpoint(store, &store.origin, ca_bundle, context)?;
+        // The CA is for the store's own endpoint: an STS elsewhere has a certificate that a public authority signed.
+        let ca_bundle = ca_bundle.filter(|_| store.sts == store.origin);
+        let sts = endpoint(store, &store.sts, ca_bundle, context)?;
+        let credentials = store.identity.open(&store.status, sts, context).await?;
+        Ok(open(store, kms, credentials, &context.kms))
     });
     reader.await.map(Arc::clone)
+}
+
+fn endpoint(
+    store: &Resolved,
+    origin: &Origin,
+    ca_bundle: Option<&str>,
+    context: &Context,
+) -> Result<Endpoint, Failure> {
+    let endpoint = context.kms.endpoint(origin.clone(), ca_bundle);
+    endpoint.map_err(|what| {
+        Failure::new(
+            Reason::StoreInvalid,
+            format!("{} {:?}: {what}", store.status.kind, store.name),
+            "mend the store",
+        )
+    })
+}
+
+/// What every call of a store needs.
+struct Calls {
+    client: Arc<KmsClient>,
+    endpoint: Endpoint,
+    credentials: Arc<Credentials>,
+    method: SignatureMethod,
 }
 
 fn open(
     store: &Resolved,
     endpoint: Endpoint,
-    key: AccessKey,
+    credentials: Arc<Credentials>,
     client: &Arc<KmsClient>,
 ) -> Arc<Reader> {
-    let call = Arc::new((Arc::clone(client), endpoint, key, store.method));
-    let calls = Arc::clone(&call);
+    let one = Arc::new(Calls {
+        client: Arc::clone(client),
+        endpoint,
+        credentials,
+        method: store.method,
+    });
+    let many = Arc::clone(&one);
     Reader::new(reader::Setup {
         per_second: store.per_second,
         batch: store.batch,
         read_one: Box::new(move |request| {
-            let call = Arc::clone(&call);
-            Box::pin(async move {
-                let (client, endpoint, key, method) = &*call;
-                kms::get_secret_value(client, endpoint, key, *method, &request).await
-            })
+            let calls = Arc::clone(&one);
+            Box::pin(async move { calls.read_one(&request).await })
         }),
         read_many: Box::new(move |requests| {
-            let call = Arc::clone(&calls);
-            Box::pin(async move {
-                let (client, endpoint, key, method) = &*call;
-                kms::batch_get_secret_value(client, endpoint, key, *method, &requests).await
-            })
+            let calls = Arc::clone(&many);
+            Box::pin(async move { calls.read_many(&requests).await })
         }),
     })
 }
 
-async fn read_access_key(store: &Resolved, context: &Context) -> Result<AccessKey, Failure> {
-    let (namespace, secret_ref) = (&store.namespace, &store.secret_ref);
-    let name = &secret_ref.name;
-    let version = store
-        .status
-        .credential_resource_version
-        .as_deref()
-        .unwrap_or_default();
-    let mut keys = vec![
-        secret_ref
-            .access_key_id_key
-            .as_deref()
-            .unwrap_or(ACCESS_KEY_ID),
-        secret_ref
-            .access_key_secret_key
-            .as_deref()
-            .unwrap_or(ACCESS_KEY_SECRET),
-    ];
-    keys.extend(secret_ref.security_token_key.as_deref());
-    let values = context
-        .cluster
-        .secret_values(namespace, name, version, &keys)
-        .await?;
-    let values = values
-        .ok_or_else(|| not_found(namespace, name, &format!("there is no Secret {name:?}")))?;
-    let missing = |key: &str| {
-        not_found(
-            namespace,
-            name,
-            &format!("there is no key {key:?} in Secret {name:?}"),
-        )
-    };
-    let mut found = values.into_iter().zip(&keys).map(|(value, key)| {
-        value
-            .filter(|value| !value.expose_secret().is_empty())
-            .ok_or_else(|| missing(key))
-    });
-    let mut next = || found.next().transpose();
-    match (next()?, next()?) {
-        (Some(id), Some(_)) if id.expose_secret().chars().any(char::is_control) => {
-            Err(Failure::new(
-                Reason::CredentialsInvalid,
-                format!(
-                    "the access key id in Secret {name:?} of namespace {namespace:?} holds a control character"
-                ),
-                "store it again, as it was issued",
-            ))
-        }
-        (Some(id), Some(secret)) => Ok(AccessKey {
-            id,
-            secret,
-            security_token: next()?,
-        }),
-        _ => Err(missing(ACCESS_KEY_ID)),
+impl Calls {
+    async fn read_one(&self, request: &GetSecretValue) -> Result<SecretValue, Error> {
+        let read = |key: Arc<AccessKey>| async move {
+            kms::get_secret_value(&self.client, &self.endpoint, &key, self.method, request).await
+        };
+        self.credentials.call(read).await
+    }
+
+    async fn read_many(&self, requests: &[GetSecretValue]) -> Batch {
+        let read = |key: Arc<AccessKey>| async move {
+            let (client, endpoint) = (&self.client, &self.endpoint);
+            match kms::batch_get_secret_value(client, endpoint, &key, self.method, requests).await {
+                Batch::Failed(error) => Err(error),
+                batch => Ok(batch),
+            }
+        };
+        self.credentials
+            .call(read)
+            .await
+            .unwrap_or_else(Batch::Failed)
     }
 }

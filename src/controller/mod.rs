@@ -1,7 +1,9 @@
 //! The loop: watches fill caches and name objects, the applier reconciles each of them once at a time.
 
+mod access_key;
 mod caches;
 mod gather;
+mod identity;
 mod kms_secret;
 mod kms_store;
 mod memory;
@@ -21,6 +23,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::AllowedEndpoint;
+use crate::alibaba::sts::Sts;
 use crate::api::KmsSecret;
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
@@ -37,6 +40,8 @@ pub struct Shared {
     pub cluster: Cluster,
     /// KMS.
     pub kms: Arc<KmsClient>,
+    /// STS, with the pace that all stores share.
+    pub sts: Arc<Sts>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The one clock.

@@ -130,6 +130,17 @@ impl Cluster {
         Client::try_from(self.config().await).unwrap()
     }
 
+    /// A client that acts as a ServiceAccount.
+    pub(crate) async fn client_as(&self, namespace: &str, name: &str) -> Client {
+        let mut config = self.config().await;
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:{name}"));
+        config.auth_info.impersonate_groups = Some(vec![
+            "system:authenticated".into(),
+            "system:serviceaccounts".into(),
+        ]);
+        Client::try_from(config).unwrap()
+    }
+
     async fn config(&self) -> Config {
         match &self.kubeconfig {
             None => Config::infer()

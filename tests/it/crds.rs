@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use kms_secret_operator::api::{KmsSecret, KmsStore, definitions};
-use kube::ResourceExt as _;
+use kms_secret_operator::api::{ClusterKmsStore, KmsSecret, KmsStore, definitions};
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -220,6 +220,117 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_store() {
     ] {
         let spec = with(&good, "/endpoint", &json!(endpoint));
         assert_eq!(message::<KmsStore>(&world, spec).await, None, "{endpoint}");
+    }
+}
+
+const ROLE: &str = "acs:ram::1234567890123456:role/shop";
+
+fn service_account() -> Value {
+    let provider = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-c1";
+    json!({"name": "orders", "oidcProviderArn": provider})
+}
+
+#[tokio::test]
+async fn the_api_server_refuses_an_identity_that_makes_no_sense() {
+    let world = World::new().await;
+    let good = json!({"region": "cn-hangzhou", "auth": {"serviceAccount": service_account()}, "assumeRole": [{"roleArn": ROLE}]});
+    assert_eq!(message::<KmsStore>(&world, good.clone()).await, None);
+    let access_key = json!({"secretRef": {"name": "c"}});
+    for (pointer, value, expected) in [
+        ("/auth/accessKey", access_key, "exactly one of"),
+        ("/auth", json!({"operator": {}}), "operator"),
+        ("/auth", json!({"ecsRamRole": {}}), "ecsRamRole"),
+        ("/auth/serviceAccount/name", json!("a/b"), "name"),
+        (
+            "/auth/serviceAccount/sessionName",
+            json!("x1"),
+            "sessionName",
+        ),
+        ("/auth/serviceAccount/namespace", json!("x"), "namespace"),
+        ("/auth/serviceAccount/roleArn", json!("shop"), "roleArn"),
+        (
+            "/auth/serviceAccount/oidcProviderArn",
+            json!(ROLE),
+            "oidcProviderArn",
+        ),
+        ("/auth/serviceAccount/durationSeconds", json!(899), "900"),
+        (
+            "/auth/serviceAccount/durationSeconds",
+            json!(43_201),
+            "43200",
+        ),
+        (
+            "/auth/serviceAccount/policy",
+            json!("x".repeat(2049)),
+            "2048",
+        ),
+        ("/assumeRole", json!([]), "at least 1"),
+        (
+            "/assumeRole",
+            json!(vec![json!({"roleArn": ROLE}); 5]),
+            "at most 4",
+        ),
+        ("/assumeRole/0/externalId", json!("a b"), "externalId"),
+        ("/assumeRole/0/sessionName", json!("x1"), "sessionName"),
+    ] {
+        let said = message::<KmsStore>(&world, with(&good, pointer, &value)).await;
+        assert!(
+            said.as_ref().is_some_and(|said| said.contains(expected)),
+            "{pointer} {value}: {said:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_store_may_take_every_identity_but_only_one() {
+    let world = World::new().await;
+    let mut account = service_account();
+    account["namespace"] = "shop".into();
+    account["sessionName"] = "platform@kms".into();
+    let ways = [
+        json!({"accessKey": {"secretRef": {"namespace": "shop", "name": "c"}}}),
+        json!({"serviceAccount": account}),
+        json!({"operator": {}}),
+        json!({"ecsRamRole": {}}),
+        json!({"ecsRamRole": {"roleName": "KubernetesWorkerRole-1"}}),
+    ];
+    let said = async |auth: &Value| {
+        let manifest = json!({
+            "apiVersion": "alikms.dev/v1alpha1", "kind": "ClusterKmsStore", "metadata": {"name": "probe"},
+            "spec": {
+                "region": "cn-hangzhou", "auth": auth, "namespaces": {"names": ["shop"]},
+                "assumeRole": [{"roleArn": ROLE, "sessionName": "platform"}],
+            },
+        });
+        let params = PatchParams::apply("user").dry_run();
+        let api = Api::<ClusterKmsStore>::all(world.client.clone());
+        let applied = api.patch("probe", &params, &Patch::Apply(&manifest)).await;
+        applied.map_err(|err| err.to_string()).err()
+    };
+    for way in &ways {
+        assert_eq!(said(way).await, None, "{way}");
+        let other = if way.get("operator").is_some() {
+            &ways[0]
+        } else {
+            &ways[2]
+        };
+        let mut both = way.clone();
+        both.as_object_mut()
+            .unwrap()
+            .extend(other.as_object().unwrap().clone());
+        let said = said(&both).await;
+        assert!(
+            said.is_some_and(|said| said.contains("exactly one of")),
+            "{both}"
+        );
+    }
+    for (auth, expected) in [
+        (json!({}), "exactly one of"),
+        (json!({"ecsRamRole": {"roleName": "a/b"}}), "roleName"),
+        (json!({"serviceAccount": service_account()}), "namespace"),
+    ] {
+        let said = said(&auth).await;
+        assert!(said.is_some_and(|said| said.contains(expected)), "{auth}");
     }
 }
 

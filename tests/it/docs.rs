@@ -78,6 +78,7 @@ async fn every_example_is_accepted_by_the_api_server() {
             if is_ours || types.kind == "Secret" {
                 object.metadata.namespace = None;
             }
+            // Its namespace is not there.
             if types.kind == "ServiceAccount" {
                 continue;
             }

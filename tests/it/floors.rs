@@ -50,13 +50,18 @@ const IO: u8 = 6;
 /// Imports within a folder, besides those of its `mod.rs`: who may build on whom.
 const WITHIN: &[(&str, &str)] = &[
     ("alibaba/mod", "alibaba/identity"),
+    ("api/mod", "api/auth"),
     ("api/mod", "api/kms_secret"),
     ("api/mod", "api/kms_store"),
     ("sync/mod", "sync/identity"),
+    ("api/kms_store", "api/auth"),
     ("cluster/mod", "cluster/"),
+    ("cluster/account", "cluster/refusal"),
     ("controller/mod", "controller/"),
     ("controller/kms_secret", "controller/"),
     ("controller/kms_store", "controller/caches"),
+    ("controller/kms_store", "controller/identity"),
+    ("controller/identity", "controller/access_key"),
     ("controller/watches", "controller/caches"),
     ("controller/read", "controller/gather"),
     ("controller/read", "controller/kms_store"),

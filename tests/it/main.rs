@@ -11,6 +11,7 @@
 
 mod cluster;
 mod crds;
+mod credentials;
 mod docs;
 mod economy;
 mod failure;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kms_emulator::{Emulator, Options};
 use kms_secret_operator::api::{KmsSecret, KmsStore};
-use kms_secret_operator::config::{Cli, Command};
+use kms_secret_operator::config::{Cli, Command, Run};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -274,6 +274,18 @@ impl World {
 
     /// Starts an operator with these flags, for all namespaces unless they say otherwise.
     pub(crate) async fn operator_of(&self, flags: &[&str]) -> Operator {
+        // A client of its own: connections are not shared, as between processes.
+        let client = self.cluster.client().await;
+        self.operator_by(client, flags, |_| ()).await
+    }
+
+    /// Starts an operator by that client, in an environment of which `adapt` tells it.
+    pub(crate) async fn operator_by(
+        &self,
+        client: Client,
+        flags: &[&str],
+        adapt: impl FnOnce(&mut Run),
+    ) -> Operator {
         let origin = self.kms.origin();
         let words = ["kms-secret-operator", "run", "--allow-endpoint", &origin];
         let short = ["--min-refresh-interval", "1s"];
@@ -283,14 +295,13 @@ impl World {
             &short[..]
         };
         let cli = Cli::try_parse_from(words.iter().chain(defaults).chain(flags)).unwrap();
-        let Command::Run(run) = cli.command else {
+        let Command::Run(mut run) = cli.command else {
             unreachable!()
         };
+        adapt(&mut run);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        // A client of its own: connections are not shared, as between processes.
-        let client = self.cluster.client().await;
         let task = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;

@@ -1,0 +1,326 @@
+//! Every way to credentials, on a real API server whose tokens the emulated STS verifies.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use kms_emulator::jiff::SignedDuration;
+use kms_emulator::{Fault, Role, StsKey};
+use kms_secret_operator::api::{KmsSecret, KmsStore};
+use kube::Api;
+use kube::api::{GetParams, Patch, PatchParams};
+use kube::core::Request;
+use serde_json::{Value, json};
+
+use crate::world::{KEY_ID, World, a_while, condition, eventually};
+
+const PROVIDER: &str = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-test";
+const ROLE: &str = "acs:ram::1234567890123456:role/shop";
+const SECOND: &str = "acs:ram::1234567890123456:role/second";
+const REMOTE: &str = "acs:ram::9876543210987654:role/remote";
+const OIDC: &str = "AssumeRoleWithOIDC";
+
+/// A world whose cluster is an OIDC provider in RAM, with the ServiceAccount `orders`, whose role takes its tokens, and
+/// the store `rrsa`.
+async fn federated() -> World {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "hello");
+    add_provider(&world).await;
+    world.kms.add_oidc_role(ROLE, PROVIDER, &subject(&world));
+    account(&world, "orders", json!({"alikms.dev/role-arn": ROLE})).await;
+    store(&world, "rrsa", rrsa("orders"), json!({})).await;
+    world
+}
+
+/// Registers the cluster's own issuer and keys, as the API server publishes them.
+pub(crate) async fn add_provider(world: &World) {
+    let get = async |folder: &str, name: &str| {
+        let request = Request::new(folder).get(name, &GetParams::default());
+        let request = request.unwrap();
+        world.client.request_text(request).await.unwrap()
+    };
+    let configuration: Value =
+        serde_json::from_str(&get("/.well-known", "openid-configuration").await).unwrap();
+    let issuer = configuration["issuer"].as_str().unwrap();
+    let jwks = get("/openid/v1", "jwks").await;
+    world
+        .kms
+        .add_oidc_provider(PROVIDER, issuer, &jwks)
+        .unwrap();
+}
+
+fn subject(world: &World) -> String {
+    format!("system:serviceaccount:{}:orders", world.namespace)
+}
+
+async fn account(world: &World, name: &str, annotations: Value) {
+    let manifest = json!({"metadata": {"annotations": annotations}});
+    world.apply::<ServiceAccount>(name, manifest).await;
+}
+
+fn rrsa(account: &str) -> Value {
+    json!({"serviceAccount": {"name": account, "oidcProviderArn": PROVIDER}})
+}
+
+async fn store(world: &World, name: &str, auth: Value, more: Value) {
+    let mut spec = json!({"region": "cn-hangzhou", "endpoint": world.kms.origin(), "auth": auth});
+    let more = more.as_object().unwrap().clone();
+    spec.as_object_mut().unwrap().extend(more);
+    world.apply::<KmsStore>(name, json!({"spec": spec})).await;
+}
+
+async fn read(world: &World, name: &str, store: &str) {
+    let more = json!({"storeRef": {"name": store}});
+    world.kms_secret(name, "app/text", more).await;
+}
+
+fn message(object: &KmsSecret) -> String {
+    condition(object, "Ready").unwrap().2.to_owned()
+}
+
+/// The keys that the secret was read with, in order and without repeats.
+fn keys(world: &World) -> Vec<String> {
+    let reads = world.kms.reads().into_iter();
+    let mut keys: Vec<_> = reads.filter_map(|read| read.access_key).collect();
+    keys.dedup();
+    keys
+}
+
+#[tokio::test]
+async fn the_role_of_a_service_account_is_taken_once_for_a_hundred_secrets() {
+    let world = federated().await;
+    let names: Vec<_> = (0..100).map(|n| format!("o{n}")).collect();
+    for name in &names {
+        read(&world, name, "rrsa").await;
+    }
+    let _operator = world.operator().await;
+    for name in &names {
+        world.until_synced(name).await;
+    }
+    assert_eq!(world.kms.count(OIDC), 1);
+    assert!(keys(&world).iter().all(|key| key.starts_with("STS.")));
+}
+
+#[tokio::test]
+async fn two_stores_that_look_alike_share_no_session() {
+    let world = federated().await;
+    store(&world, "twin", rrsa("orders"), json!({})).await;
+    let _operator = world.operator().await;
+    for store in ["rrsa", "twin"] {
+        read(&world, store, store).await;
+        world.until_synced(store).await;
+    }
+    assert_eq!(world.kms.count(OIDC), 2);
+    assert_eq!(keys(&world).len(), 2);
+}
+
+#[tokio::test]
+async fn a_service_account_is_used_only_with_its_consent() {
+    let world = federated().await;
+    account(&world, "silent", json!({})).await;
+    store(&world, "silent", rrsa("silent"), json!({})).await;
+    let _operator = world.operator().await;
+    read(&world, "silent", "silent").await;
+    let object = world
+        .until_ready("silent", "False", "CredentialsNotAllowed")
+        .await;
+    let command = format!(
+        "`kubectl annotate serviceaccount -n {} silent alikms.dev/role-arn=",
+        world.namespace
+    );
+    assert!(message(&object).contains(&command), "{}", message(&object));
+
+    // A role that the ServiceAccount does not name is not taken, not even one that would take its tokens.
+    let mut auth = rrsa("orders");
+    auth["serviceAccount"]["roleArn"] = SECOND.into();
+    world.kms.add_oidc_role(SECOND, PROVIDER, &subject(&world));
+    store(&world, "other", auth, json!({})).await;
+    read(&world, "other", "other").await;
+    let object = world
+        .until_ready("other", "False", "CredentialsNotAllowed")
+        .await;
+    for part in [ROLE, SECOND, "--overwrite"] {
+        assert!(message(&object).contains(part), "{}", message(&object));
+    }
+    store(&world, "nobody", rrsa("nobody"), json!({})).await;
+    read(&world, "nobody", "nobody").await;
+    world
+        .until_ready("nobody", "False", "CredentialsNotFound")
+        .await;
+    assert_eq!(world.kms.count(OIDC), 0, "STS was not asked");
+
+    world
+        .kms
+        .add_oidc_role(ROLE, PROVIDER, &subject(&world).replace("orders", "silent"));
+    account(
+        &world,
+        "silent",
+        json!({"ack.alibabacloud.com/role-arn": ROLE}),
+    )
+    .await;
+    eventually("it heals when it is asked for", async || {
+        world.force("silent").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.data("silent").await.get("value").map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_trust_the_account_is_told_and_costs_few_calls() {
+    let world = federated().await;
+    world.kms.put_role(Role::new(ROLE));
+    let names: Vec<_> = (0..50).map(|n| format!("o{n}")).collect();
+    for name in &names {
+        read(&world, name, "rrsa").await;
+    }
+    let _operator = world.operator().await;
+    for name in &names {
+        world.until_ready(name, "False", "IdentityRefused").await;
+    }
+    let message = message(&world.object("o0").await);
+    for part in [
+        "\"rrsa\"",
+        "AssumeRoleWithOIDC",
+        ROLE,
+        "AuthenticationFail.NoPermission",
+        "trust policy",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    for _ in 0..3 {
+        world.force("o0").await;
+        a_while().await;
+    }
+    assert_eq!(world.kms.count(OIDC), 1, "a forced sync hears it again");
+    assert_eq!(world.kms.reads().len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_that_expired_on_its_way_is_replaced_once() {
+    let world = federated().await;
+    let fault = || Fault::code("AuthenticationFail.OIDCToken.Expired").on_action(OIDC);
+    world.kms.fault(fault().times(1));
+    let _operator = world.operator().await;
+    read(&world, "text", "rrsa").await;
+    world.until_synced("text").await;
+    assert_eq!(world.kms.count(OIDC), 2);
+    world.kms.fault(fault());
+    store(&world, "again", rrsa("orders"), json!({})).await;
+    read(&world, "again", "again").await;
+    world.until_ready("again", "False", "IdentityRefused").await;
+    assert_eq!(world.kms.count(OIDC), 4);
+}
+
+#[tokio::test]
+async fn the_rights_of_the_example_suffice_and_never_reach_the_account_of_the_operator() {
+    let world = federated().await;
+    let yaml = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml"))
+        .unwrap();
+    let is_role = |document: &&str| document.contains("kind: ClusterRole\n");
+    let role = yaml.split("\n---\n").find(is_role).unwrap();
+    let mut role: ClusterRole = serde_saphyr::from_str(role).unwrap();
+    role.metadata.name = Some(world.namespace.clone());
+    let params = PatchParams::apply("user").force();
+    Api::<ClusterRole>::all(world.client.clone())
+        .patch(&world.namespace, &params, &Patch::Apply(&role))
+        .await
+        .unwrap();
+    let binding = json!({
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": world.namespace},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": world.namespace}],
+    });
+    world.apply::<RoleBinding>("operator", binding).await;
+    account(&world, "operator", json!({"alikms.dev/role-arn": ROLE})).await;
+    let subject = subject(&world).replace("orders", "operator");
+    world.kms.add_oidc_role(ROLE, PROVIDER, &subject);
+    store(&world, "own", rrsa("operator"), json!({})).await;
+
+    let client = world.cluster.client_as(&world.namespace, "operator").await;
+    let flags = ["--namespace", &world.namespace];
+    let _operator = world.operator_by(client, &flags, |_| ()).await;
+    read(&world, "text", "rrsa").await;
+    world.until_synced("text").await;
+    world.kms.reset_calls();
+    read(&world, "own", "own").await;
+    let object = world
+        .until_ready("own", "False", "CredentialsNotAllowed")
+        .await;
+    assert!(message(&object).contains("operator's own"));
+    assert_eq!(world.kms.count(OIDC), 0);
+}
+
+#[tokio::test]
+async fn roles_are_assumed_one_by_the_other_into_another_account() {
+    let world = federated().await;
+    world.kms.put_role(Role::new(SECOND).trusting(ROLE));
+    let remote = || Role::new(REMOTE).trusting(SECOND).external_id("shop-7");
+    world.kms.put_role(remote());
+    let arn = "acs:kms:cn-hangzhou:9876543210987654:secret/app/remote";
+    world.kms.put_generic(arn, "from afar");
+    let hops = |id: &str| json!({"assumeRole": [{"roleArn": SECOND, "durationSeconds": 900}, {"roleArn": REMOTE, "externalId": id}]});
+    store(&world, "remote", rrsa("orders"), hops("shop-7")).await;
+    let _operator = world.operator().await;
+    let more = json!({"storeRef": {"name": "remote"}});
+    world.kms_secret("remote", "app/remote", more).await;
+    world.until_text("remote", "value", "from afar").await;
+    assert_eq!(
+        (world.kms.count(OIDC), world.kms.count("AssumeRole")),
+        (1, 2)
+    );
+
+    store(&world, "wrong", rrsa("orders"), hops("shop-8")).await;
+    read(&world, "wrong", "wrong").await;
+    let object = world.until_ready("wrong", "False", "IdentityRefused").await;
+    let message = message(&object);
+    for part in [
+        &format!("assumeRole[1] {REMOTE}"),
+        "NoPermission",
+        "externalId",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_out_of_a_secret_reads_and_assumes_roles() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "hello");
+    let sts = StsKey::fresh(world.kms.now() + SignedDuration::from_hours(1));
+    world.kms.add_sts_key(&sts);
+    world.kms.add_role(ROLE);
+    let manifest = json!({
+        "metadata": {"labels": {"alikms.dev/credentials": "true"}},
+        "stringData": {"accessKeyId": sts.access_key_id, "accessKeySecret": sts.access_key_secret, "token": sts.security_token},
+    });
+    world.apply::<Secret>("sts", manifest).await;
+    let auth = json!({"accessKey": {"secretRef": {"name": "sts", "securityTokenKey": "token"}}});
+    store(&world, "session", auth.clone(), json!({})).await;
+    let hop = json!({"assumeRole": [{"roleArn": ROLE}]});
+    store(&world, "hop", auth, hop.clone()).await;
+    let key = json!({"accessKey": {"secretRef": {"name": "kms-credentials"}}});
+    store(&world, "key", key, hop).await;
+    let _operator = world.operator().await;
+    for name in ["session", "hop", "key"] {
+        read(&world, name, name).await;
+        world.until_synced(name).await;
+    }
+    assert_eq!(world.kms.count("AssumeRole"), 2);
+    assert!(
+        !keys(&world).contains(&KEY_ID.to_owned()),
+        "the session of the role reads"
+    );
+    world.kms.disable_key(KEY_ID);
+    store(
+        &world,
+        "disabled",
+        json!({"accessKey": {"secretRef": {"name": "kms-credentials"}}}),
+        json!({"assumeRole": [{"roleArn": ROLE}]}),
+    )
+    .await;
+    read(&world, "disabled", "disabled").await;
+    let object = world
+        .until_ready("disabled", "False", "IdentityRefused")
+        .await;
+    assert!(message(&object).contains("InvalidAccessKeyId.Inactive"));
+}
