@@ -22,6 +22,7 @@ use super::auth::{AccessKeySecretRef, AssumeRole, Auth, ClusterAssumeRole, Clust
     namespaced,
     derive = "PartialEq",
     category = "alikms",
+    validation = Rule::new("!has(self.spec.caBundle) || !has(self.spec.caBundleRef)").message("give caBundle or caBundleRef, not both"),
     doc = "Says where Alibaba Cloud KMS is and by whose identity it is read; usable from its own namespace only.",
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
@@ -36,6 +37,9 @@ pub struct KmsStoreSpec {
     /// Where KMS is and how it is called.
     #[serde(flatten)]
     pub settings: StoreSettings,
+    /// The ConfigMap of this namespace that holds what `caBundle` would; read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
     /// By whose identity KMS is read.
     pub auth: Auth,
     /// Roles that are assumed after it, one by the other: for another account, or for less rights.
@@ -53,6 +57,7 @@ pub struct KmsStoreSpec {
     kind = "ClusterKmsStore",
     derive = "PartialEq",
     category = "alikms",
+    validation = Rule::new("!has(self.spec.caBundle) || !has(self.spec.caBundleRef)").message("give caBundle or caBundleRef, not both"),
     doc = "Says where Alibaba Cloud KMS is, by whose identity it is read, which namespaces may use it, and for which secrets.",
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
@@ -67,6 +72,9 @@ pub struct ClusterKmsStoreSpec {
     /// Where KMS is and how it is called.
     #[serde(flatten)]
     pub settings: StoreSettings,
+    /// The ConfigMap that holds what `caBundle` would; read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<ClusterCaBundleRef>,
     /// By whose identity KMS is read; each reference names its namespace.
     pub auth: ClusterAuth,
     /// Roles that are assumed after it, one by the other: for another account, or for less rights.
@@ -112,6 +120,48 @@ pub struct NamespaceSelector {
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("size(self) > 0").message("an empty selector would select every namespace"))]
     pub match_labels: BTreeMap<String, String>,
+}
+
+/// Where certificates of authorities are.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CaBundleRef {
+    /// Kind of the object; `ConfigMap` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<CaBundleKind>,
+    /// Name of the `ConfigMap`, which carries the label `alikms.dev/ca-bundle: "true"`, by which the operator sees it.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Key of the certificates, as PEM; `ca.crt` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}
+
+/// Where certificates of authorities are, in a namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterCaBundleRef {
+    /// Namespace of the `ConfigMap`.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    )]
+    pub namespace: String,
+    /// The `ConfigMap`.
+    #[serde(flatten)]
+    pub reference: CaBundleRef,
+}
+
+/// Kind of the object that holds certificates: `ConfigMap`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaBundleKind {
+    /// A `ConfigMap`.
+    #[default]
+    ConfigMap,
 }
 
 /// Where KMS is and how it is called.
@@ -183,6 +233,13 @@ pub enum Signature {
 }
 
 impl KmsStore {
+    /// Namespace and reference of the `ConfigMap` with the authority's certificates.
+    #[must_use]
+    pub fn ca_bundle_ref(&self) -> Option<(&str, &CaBundleRef)> {
+        let namespace = self.metadata.namespace.as_deref()?;
+        Some((namespace, self.spec.ca_bundle_ref.as_ref()?))
+    }
+
     /// Namespace and name of the Secret that holds the credentials.
     #[must_use]
     pub fn credentials(&self) -> Option<(String, &AccessKeySecretRef)> {
@@ -192,6 +249,13 @@ impl KmsStore {
 }
 
 impl ClusterKmsStore {
+    /// Namespace and reference of the `ConfigMap` with the authority's certificates.
+    #[must_use]
+    pub fn ca_bundle_ref(&self) -> Option<(&str, &CaBundleRef)> {
+        let given = self.spec.ca_bundle_ref.as_ref()?;
+        Some((&given.namespace, &given.reference))
+    }
+
     /// Namespace and name of the Secret that holds the credentials.
     #[must_use]
     pub fn credentials(&self) -> Option<(String, &AccessKeySecretRef)> {

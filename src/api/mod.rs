@@ -27,6 +27,8 @@ pub const MANAGED_LABEL: &str = "alikms.dev/managed";
 pub const OWNER_ANNOTATION: &str = "alikms.dev/kmssecret";
 /// Label with the value `"true"` by which a credential Secret consents to being used by a store.
 pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
+/// Label with the value `"true"` on a `ConfigMap` with certificates for stores; the `ConfigMap` watch selects it.
+pub const CA_BUNDLE_LABEL: &str = "alikms.dev/ca-bundle";
 
 /// Annotation by which a ServiceAccount consents to being used by a store: the ARN of the RAM role that is for it.
 pub const ROLE_ANNOTATION: &str = "alikms.dev/role-arn";

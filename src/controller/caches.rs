@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
@@ -10,6 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 
 use crate::api::auth::AccessKeySecretRef;
 use crate::api::kms_secret::StoreKind;
+use crate::api::kms_store::CaBundleRef;
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 
 /// Metadata of a Secret.
@@ -23,6 +24,7 @@ pub(super) struct Caches {
     pub(super) stores: Store<KmsStore>,
     pub(super) targets: Store<SecretMeta>,
     pub(super) credentials: Store<SecretMeta>,
+    pub(super) ca_bundles: Store<ConfigMap>,
     /// What is of the cluster; none where the loop looks at one namespace.
     pub(super) cluster: Option<ClusterCaches>,
 }
@@ -51,6 +53,7 @@ pub(super) struct Writers {
     pub(super) stores: Writer<KmsStore>,
     pub(super) targets: Writer<SecretMeta>,
     pub(super) credentials: Writer<SecretMeta>,
+    pub(super) ca_bundles: Writer<ConfigMap>,
     pub(super) cluster: Option<(Writer<ClusterKmsStore>, Writer<NamespaceMeta>)>,
 }
 
@@ -60,6 +63,7 @@ pub(super) fn empty(with_cluster: bool) -> (Caches, Writers) {
     let (stores, stores_writer) = store();
     let (targets, targets_writer) = store();
     let (credentials, credentials_writer) = store();
+    let (ca_bundles, ca_bundles_writer) = store();
     let cluster = with_cluster.then(|| {
         let (stores, stores_writer) = store();
         let (namespaces, namespaces_writer) = store();
@@ -74,6 +78,7 @@ pub(super) fn empty(with_cluster: bool) -> (Caches, Writers) {
         stores,
         targets,
         credentials,
+        ca_bundles,
         cluster,
     };
     let writers = Writers {
@@ -81,6 +86,7 @@ pub(super) fn empty(with_cluster: bool) -> (Caches, Writers) {
         stores: stores_writer,
         targets: targets_writer,
         credentials: credentials_writer,
+        ca_bundles: ca_bundles_writer,
         cluster: cluster_writers,
     };
     (caches, writers)
@@ -95,6 +101,7 @@ impl Caches {
             self.stores.wait_until_ready(),
             self.targets.wait_until_ready(),
             self.credentials.wait_until_ready(),
+            self.ca_bundles.wait_until_ready(),
         );
         if let Some(cluster) = &self.cluster {
             let _ = futures::join!(
@@ -150,15 +157,38 @@ impl Caches {
                 Some(namespace) == secret.namespace() && reference.name == secret.name_any()
             })
         };
-        let stores = self.stores.state_filter(|store| is_it(store.credentials()));
+        self.users_of_stores(
+            |store| is_it(store.credentials()),
+            |store| is_it(store.credentials()),
+        )
+    }
+
+    pub(super) fn users_of_ca_bundle(&self, bundle: &ConfigMap) -> Vec<ObjectRef<KmsSecret>> {
+        let is_it = |given: Option<(&str, &CaBundleRef)>| {
+            given.is_some_and(|(namespace, reference)| {
+                bundle.namespace().as_deref() == Some(namespace)
+                    && reference.name == bundle.name_any()
+            })
+        };
+        self.users_of_stores(
+            |store| is_it(store.ca_bundle_ref()),
+            |store| is_it(store.ca_bundle_ref()),
+        )
+    }
+
+    /// The users of the stores that meet a condition.
+    fn users_of_stores(
+        &self,
+        is_one: impl Fn(&KmsStore) -> bool,
+        is_cluster_one: impl Fn(&ClusterKmsStore) -> bool,
+    ) -> Vec<ObjectRef<KmsSecret>> {
+        let stores = self.stores.state_filter(|store| is_one(store));
         let mut users: Vec<_> = stores
             .iter()
             .flat_map(|store| self.users_of_store(store))
             .collect();
         if let Some(cluster) = &self.cluster {
-            let stores = cluster
-                .stores
-                .state_filter(|store| is_it(store.credentials()));
+            let stores = cluster.stores.state_filter(|store| is_cluster_one(store));
             users.extend(
                 stores
                     .iter()

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::Context;
+use super::ca_bundle::ca_bundle;
 use super::caches::{Labels, SecretMeta};
 use super::identity::Identity;
 use crate::alibaba::client::{Client as KmsClient, Endpoint};
@@ -124,6 +125,7 @@ struct Found {
     uid: String,
     generation: i64,
     settings: StoreSettings,
+    ca_bundle: Option<String>,
     /// By whom KMS is read, as the spec says it.
     auth: Value,
     identity: Option<Identity>,
@@ -131,8 +133,8 @@ struct Found {
 
 impl Found {
     /// Digest of where KMS is and who reads it.
-    fn digest(&self, origin: &Origin, ca_bundle: Option<&str>) -> String {
-        let parts = json!([origin.to_string(), ca_bundle, self.auth]);
+    fn digest(&self, origin: &Origin) -> String {
+        let parts = json!([origin.to_string(), self.ca_bundle, self.auth]);
         format!("{:016x}", share::hash(&parts.to_string()))
     }
 }
@@ -158,7 +160,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
     let is_public = settings.network == Some(Network::Public);
     let allowed = &context.allowed_endpoints;
     let origin = resolve_endpoint(region, is_public, endpoint, allowed).map_err(invalid)?;
-    let digest = found.digest(&origin, settings.ca_bundle.as_deref());
+    let digest = found.digest(&origin);
     let identity = found
         .identity
         .ok_or_else(|| invalid("spec.auth names no way to authenticate".into()))?;
@@ -180,7 +182,7 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
             },
             name: name.clone(),
         },
-        ca_bundle: settings.ca_bundle.clone(),
+        ca_bundle: found.ca_bundle,
         method: match settings.signature.unwrap_or_default() {
             Signature::V3 => SignatureMethod::V3,
             Signature::V1 => SignatureMethod::V1,
@@ -219,6 +221,11 @@ fn find_store(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
         kind: StoreKind::KmsStore,
         uid: store.uid().unwrap_or_default(),
         generation: store.metadata.generation.unwrap_or_default(),
+        ca_bundle: ca_bundle(
+            store.spec.settings.ca_bundle.as_deref(),
+            store.ca_bundle_ref(),
+            &context.caches,
+        )?,
         settings: store.spec.settings.clone(),
         auth: json!([store.spec.auth, store.spec.assume_role]),
         identity: Identity::of_store(&store),
@@ -252,6 +259,11 @@ fn find_cluster_store(object: &KmsSecret, context: &Context) -> Result<Found, Fa
         kind: StoreKind::ClusterKmsStore,
         uid: store.uid().unwrap_or_default(),
         generation: store.metadata.generation.unwrap_or_default(),
+        ca_bundle: ca_bundle(
+            store.spec.settings.ca_bundle.as_deref(),
+            store.ca_bundle_ref(),
+            &context.caches,
+        )?,
         settings: store.spec.settings.clone(),
         auth: json!([store.spec.auth, store.spec.assume_role]),
         identity: Identity::of_cluster_store(&store),

@@ -1,6 +1,7 @@
 //! The loop: watches fill caches and name objects, the applier reconciles each of them once at a time.
 
 mod access_key;
+mod ca_bundle;
 mod caches;
 mod gather;
 mod identity;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
@@ -19,7 +20,8 @@ use serde::de::DeserializeOwned;
 use super::Context;
 use super::caches::{NamespaceMeta, SecretMeta, Writers};
 use crate::api::{
-    CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL, OWNER_ANNOTATION,
+    CA_BUNDLE_LABEL, CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL,
+    OWNER_ANNOTATION,
 };
 
 /// An object that should be looked at.
@@ -74,6 +76,16 @@ pub(super) fn open(
             secrets(CREDENTIALS_LABEL),
             writers.credentials,
             wakes_of_credentials,
+        ),
+        waking.drive(
+            "configmaps",
+            watch(
+                scoped(&client, namespace),
+                &format!("{CA_BUNDLE_LABEL}=true"),
+            )
+            .modify(trim_ca_bundle),
+            writers.ca_bundles,
+            |context, bundle| context.caches.users_of_ca_bundle(bundle),
         ),
     ];
     if let (Some((stores, namespaces)), Some(cluster)) = (writers.cluster, &caches.cluster) {
@@ -284,6 +296,11 @@ fn trim(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
     }
+}
+
+fn trim_ca_bundle(bundle: &mut ConfigMap) {
+    trim(&mut bundle.metadata);
+    bundle.binary_data = None;
 }
 
 fn trim_kms_secret(object: &mut KmsSecret) {

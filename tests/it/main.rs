@@ -17,6 +17,7 @@ mod economy;
 mod failure;
 mod floors;
 mod ownership;
+mod private_ca;
 mod rotation;
 mod rotation_types;
 mod secrecy;
