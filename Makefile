@@ -1,7 +1,7 @@
 # The commands of this project; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build crds fmt clean
+.PHONY: help demo test build crds docs fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,9 @@ build: ## the operator and the emulator, as releases
 
 crds: ## writes crds/*.yaml anew from the types
 	UPDATE_CRDS=1 cargo test --locked --test it crds
+
+docs: ## writes docs/reference.md anew from the types
+	UPDATE_DOCS=1 cargo test --locked --test it docs::the_reference
 
 fmt: ## formats all code
 	cargo fmt --all

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
+use kms_secret_operator::api::definitions;
 use kms_secret_operator::config::Cli;
 use kms_secret_operator::metrics::Metrics;
 use kms_secret_operator::sync::Reason;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 
+use crate::reference::reference;
 use crate::world::World;
 
 fn root() -> PathBuf {
@@ -18,6 +21,52 @@ fn root() -> PathBuf {
 
 fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+#[test]
+fn the_reference_is_what_the_types_say() {
+    #[expect(clippy::disallowed_methods, reason = "a test's own configuration")]
+    let update = std::env::var("UPDATE_DOCS").is_ok();
+    let (file, page) = (root().join("docs/reference.md"), reference(&definitions()));
+    if update {
+        std::fs::write(&file, &page).unwrap();
+    }
+    let stored = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        stored == page,
+        "docs/reference.md is not current: make docs"
+    );
+}
+
+#[test]
+fn the_reference_tells_of_lists_maps_and_enums_however_deep() {
+    let schema = json!({"type": "object", "properties": {"spec": {
+        "type": "object", "required": ["rows"],
+        "properties": {
+            "any": {"type": "object", "additionalProperties": {"type": "object", "properties": {
+                "word": {"type": "string", "enum": ["A", "B"], "description": "One\nof <two>."},
+            }}},
+            "rows": {"type": "array", "maxItems": 4, "x-kubernetes-list-type": "atomic", "items": {
+                "type": "array", "items": {"type": "integer", "minimum": 1.0,
+                    "x-kubernetes-validations": [{"rule": "self != 7", "message": "not seven"}]},
+            }},
+        },
+    }}});
+    let page = reference(&[serde_json::from_value(json!({"metadata": {"name": "x"}, "spec": {
+        "group": "g", "scope": "Cluster", "names": {"kind": "Thing", "plural": "things"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+    }}))
+    .unwrap()]);
+    let rows = [
+        "| `spec.rows` | list of list of integer | yes | at most 4 items; applied as a whole; each each at least 1 |  |",
+        "| `spec.any` | map of object |  |  |  |",
+        r"| `spec.any.*.word` | string |  | `A`, `B` | One of \<two>. |",
+    ];
+    assert!(page.contains(&rows.join("\n")), "{page}");
+    assert!(
+        page.contains("- `spec.rows[][]`: not seven\\\n  `self != 7`\n"),
+        "{page}"
+    );
 }
 
 #[test]
