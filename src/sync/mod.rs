@@ -386,7 +386,12 @@ fn denial(error: &Error) -> String {
     }
 }
 
+/// A sentence. What begins with a command or a field stays as it is, to be copied.
 fn capitalised(text: &str) -> String {
+    let first = text.split(' ').next().unwrap_or_default();
+    if first == "kubectl" || first.contains('.') {
+        return text.to_owned();
+    }
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| {
         first.to_uppercase().chain(chars).collect()
@@ -409,6 +414,19 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_message_is_sentences_but_for_what_is_to_be_copied() {
+        for (what, action, message) in [
+            ("it broke", "mend it", "It broke. Mend it."),
+            ("it broke", "kubectl label x", "It broke. kubectl label x."),
+            ("spec.a is none", "mend it", "spec.a is none. Mend it."),
+            ("", "", ". ."),
+        ] {
+            let failure = Failure::new(Reason::SpecInvalid, what, action);
+            assert_eq!(failure.message(), message);
+        }
     }
 
     #[test]
