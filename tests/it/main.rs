@@ -18,6 +18,7 @@ mod failure;
 mod floors;
 mod ownership;
 mod private_ca;
+mod reasons;
 mod reference;
 mod rotation;
 mod rotation_types;
