@@ -26,5 +26,6 @@ mod secrecy;
 mod sources;
 mod sync;
 mod tenancy;
+mod timetable;
 mod vectors;
 mod world;
