@@ -7,9 +7,10 @@ use kms_secret_operator::api::definitions;
 use kms_secret_operator::config::Cli;
 use kms_secret_operator::metrics::Metrics;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::GroupVersionKind;
+use kube::discovery::{self, Scope};
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::reference::reference;
 use crate::world::World;
@@ -20,6 +21,25 @@ pub(crate) fn root() -> PathBuf {
 
 pub(crate) fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Everything that people read.
+fn pages() -> Vec<PathBuf> {
+    let others = [
+        "README.md",
+        "CHANGELOG.md",
+        "emulator/README.md",
+        "dev/README.md",
+    ];
+    let mut pages = with_extension("docs", "md");
+    pages.extend(others.map(|page| root().join(page)));
+    pages
+}
+
+fn with_extension(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut files = files(folder);
+    files.retain(|file| file.extension().is_some_and(|is| is == extension));
+    files
 }
 
 /// Every file below a folder.
@@ -111,38 +131,67 @@ fn every_flag_and_every_metric_is_described() {
 #[tokio::test]
 async fn every_example_is_accepted_by_the_api_server() {
     let world = World::new().await;
-    let mut seen = 0;
-    for entry in std::fs::read_dir(root().join("examples")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "yaml") {
-            continue;
-        }
-        for document in read(&path).split("\n---\n") {
-            let object: DynamicObject = serde_saphyr::from_str(document).unwrap();
-            let types = object.types.clone().unwrap();
-            let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types).unwrap());
-            let is_ours = types.api_version.starts_with("alikms.dev/");
-            let api: Api<DynamicObject> = match types.kind.as_str() {
-                "Secret" | "KmsSecret" | "KmsStore" => {
-                    Api::namespaced_with(world.client.clone(), &world.namespace, &resource)
-                }
-                _ => Api::all_with(world.client.clone(), &resource),
-            };
-            let mut object = object;
-            if is_ours || types.kind == "Secret" {
-                object.metadata.namespace = None;
-            }
-            // Its namespace is not there.
-            if types.kind == "ServiceAccount" {
-                continue;
-            }
-            let params = PatchParams::apply("user").dry_run();
-            let applied = api
-                .patch(&object.name_any(), &params, &Patch::Apply(&object))
-                .await;
-            assert!(applied.is_ok(), "{}: {:?}", path.display(), applied.err());
-            seen += 1;
+    let mut examples = Vec::new();
+    for path in with_extension("examples", "yaml") {
+        // The demo puts its emulator there.
+        let yaml = read(&path).replace("EMULATOR-ORIGIN", "http://127.0.0.1:8900");
+        examples.push((path, yaml));
+    }
+    assert!(examples.len() > 5, "{} files", examples.len());
+    for page in pages() {
+        let blocks = blocks(&read(&page), "yaml").into_iter();
+        let ours = blocks.filter(|block| block.contains("apiVersion: alikms.dev/"));
+        examples.extend(ours.map(|block| (page.clone(), block)));
+    }
+    for (path, yaml) in &examples {
+        for document in yaml.split("\n---\n") {
+            let said = try_out(&world, document).await;
+            assert!(said.is_ok(), "{}: {said:?}\n{document}", path.display());
         }
     }
-    assert!(seen > 10, "{seen} objects");
+}
+
+/// Applies a manifest without storing it; what is of a namespace, in that of the test.
+async fn try_out(world: &World, manifest: &str) -> kube::Result<DynamicObject> {
+    let mut object: DynamicObject = serde_saphyr::from_str(manifest).unwrap();
+    let types = object.types.clone().unwrap();
+    let kind = GroupVersionKind::try_from(&types).unwrap();
+    let (resource, capabilities) = discovery::pinned_kind(&world.client, &kind).await?;
+    let api: Api<DynamicObject> = if capabilities.scope == Scope::Namespaced {
+        object.metadata.namespace = None;
+        Api::namespaced_with(world.client.clone(), &world.namespace, &resource)
+    } else {
+        Api::all_with(world.client.clone(), &resource)
+    };
+    let params = PatchParams::apply("user").dry_run();
+    let patch = Patch::Apply(&object);
+    api.patch(&object.name_any(), &params, &patch).await
+}
+
+#[test]
+fn every_json_can_be_pasted() {
+    for page in pages() {
+        for block in blocks(&read(&page), "json") {
+            let read: Result<Value, _> = serde_json::from_str(&block);
+            assert!(read.is_ok(), "{}: {read:?}\n{block}", page.display());
+        }
+    }
+}
+
+/// The fenced blocks of a language, without the indentation of their fences.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some((indentation, name)) = line.split_once("```") else {
+            continue;
+        };
+        let block = lines.by_ref().take_while(|line| line.trim() != "```");
+        let block = block.map(|line| line.strip_prefix(indentation).unwrap_or(line));
+        let block = block.collect::<Vec<_>>().join("\n");
+        if name == language {
+            blocks.push(block);
+        }
+    }
+    blocks
 }
