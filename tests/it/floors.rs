@@ -14,6 +14,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("alibaba/identity", 1),
     ("alibaba/assume_role", 2),
     ("alibaba/environment", 2),
+    ("alibaba/secret_name", 1),
+    ("alibaba/notice", 2),
     ("alibaba/secret_value", 2),
     ("api/", 2),
     ("alibaba/batch", 3),
