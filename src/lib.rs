@@ -32,7 +32,7 @@ use alibaba::client::Client as KmsClient;
 use alibaba::sts::Sts;
 use cluster::Cluster;
 use config::Run;
-use controller::Shared;
+use controller::{Hints, Shared};
 use metrics::Metrics;
 use sync::plan::Limits;
 
@@ -135,7 +135,7 @@ pub async fn serve(
         admin,
         until_stopped(stopped.clone()),
     ));
-    let shared = shared(&run, client.clone(), metrics)?;
+    let shared = shared(&run, client.clone(), metrics, Hints::default())?;
     let work = async {
         tokio::select! {
             answered = await_definitions(&client, &run) => answered?,
@@ -188,7 +188,12 @@ pub async fn serve(
     result
 }
 
-fn shared(run: &Run, client: Client, metrics: Arc<Metrics>) -> Result<Arc<Shared>, Error> {
+fn shared(
+    run: &Run,
+    client: Client,
+    metrics: Arc<Metrics>,
+    hints: Hints,
+) -> Result<Arc<Shared>, Error> {
     let kms = {
         let metrics = Arc::clone(&metrics);
         KmsClient::new(now, move |attempt| {
@@ -220,6 +225,7 @@ fn shared(run: &Run, client: Client, metrics: Arc<Metrics>) -> Result<Arc<Shared
             target_types: run.target_types(),
         },
         allowed_endpoints: run.allow_endpoint.clone(),
+        hints,
     }))
 }
 

@@ -131,6 +131,80 @@ fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoticeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HintLabels {
+    result: &'static str,
+}
+
+/// What became of a notice of KMS, or of the request that should have brought one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeOutcome {
+    /// It was told to the loops.
+    Accepted,
+    /// It had come before.
+    Duplicate,
+    /// It is about something else.
+    Ignored,
+    /// The request was not JSON.
+    Malformed,
+    /// The request was too large or too slow, or broke off.
+    Unreadable,
+    /// Whoever sent the request did not show that it may.
+    Unauthorised,
+    /// Too many requests came.
+    Limited,
+    /// The caches were not filled yet.
+    NotReady,
+}
+
+impl NoticeOutcome {
+    /// The word in the metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::Malformed => "malformed",
+            Self::Unreadable => "unreadable",
+            Self::Unauthorised => "unauthorised",
+            Self::Limited => "limited",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
+/// What became of an object that a notice names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HintResult {
+    /// It is due.
+    Due,
+    /// It was due by a hint already.
+    Merged,
+    /// Its store is missing, or does not let it read the secret.
+    NotAllowed,
+    /// A loop was too far behind to look at the notice at all.
+    Lost,
+}
+
+impl HintResult {
+    /// The word in the metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Merged => "merged",
+            Self::NotAllowed => "not_allowed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// The registry and the handles into it.
 pub struct Metrics {
     registry: Registry,
@@ -142,6 +216,8 @@ pub struct Metrics {
     watch_errors: Family<ResourceLabels, Counter>,
     rotation_delay: Histogram,
     clock_offset: Gauge<f64, std::sync::atomic::AtomicU64>,
+    event_notices: Family<NoticeLabels, Counter>,
+    event_hints: Family<HintLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -156,6 +232,8 @@ impl Default for Metrics {
             watch_errors: Family::default(),
             rotation_delay: Histogram::new(exponential_buckets(0.25, 2.0, 16)),
             clock_offset: Gauge::default(),
+            event_notices: Family::default(),
+            event_hints: Family::default(),
         };
         metrics.register();
         metrics
@@ -204,6 +282,16 @@ impl Metrics {
             self.clock_offset.clone(),
         );
         registry.register_collector(Box::new(self.stores.clone()));
+        registry.register(
+            "event_notices",
+            "Notices of KMS that came, by what became of them; a request that was refused counts as one",
+            self.event_notices.clone(),
+        );
+        registry.register(
+            "event_hints",
+            "Objects that notices named, by what became of the hint",
+            self.event_hints.clone(),
+        );
         let version = env!("CARGO_PKG_VERSION");
         registry.register("build", "The operator", Info::new([("version", version)]));
     }
@@ -259,6 +347,23 @@ impl Metrics {
     ) {
         let mut loops = self.stores.0.lock().unwrap_or_else(PoisonError::into_inner);
         loops.push(Box::new(in_use));
+    }
+
+    /// So many notices came.
+    pub fn count_notices(&self, outcome: NoticeOutcome, count: usize) {
+        let outcome = outcome.as_str();
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.event_notices
+            .get_or_create(&NoticeLabels { outcome })
+            .inc_by(count);
+    }
+
+    /// So many objects were named by notices.
+    pub fn count_hints(&self, result: HintResult, count: u64) {
+        let result = result.as_str();
+        self.event_hints
+            .get_or_create(&HintLabels { result })
+            .inc_by(count);
     }
 
     /// The registry in the text format of `OpenMetrics`.

@@ -392,6 +392,12 @@ impl KmsSecretSpec {
 }
 
 impl KmsSecret {
+    /// The secrets of KMS that this object reads, as the spec names them.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        let sources = self.spec.all_sources().into_iter();
+        sources.map(|named| named.source.secret_name.as_str())
+    }
+
     /// Name of the Secret that this object keeps.
     #[must_use]
     pub fn target_name(&self) -> &str {

@@ -22,6 +22,8 @@ pub(super) struct Round<'a> {
     pub(super) target: Target,
     /// The target must be looked at again then.
     pub(super) again: Option<Timestamp>,
+    /// KMS told that the secret changed.
+    pub(super) hinted: bool,
     pub(super) hash: u64,
     pub(super) now: Timestamp,
 }
@@ -48,6 +50,7 @@ pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> R
         memory.look = false;
     }
     Round {
+        hinted: context.memories.has_hint(object),
         hash: share::hash(&object.uid().unwrap_or_default()),
         object,
         context,
@@ -157,6 +160,8 @@ impl Round<'_> {
             backoff: self.memory.backoff.as_ref(),
             repaired: self.memory.repaired.as_ref(),
             moved_until: self.memory.moved_until,
+            hinted: self.hinted,
+            wishes: self.memory.wishes,
             started: self.context.started,
             offset: store.map_or(SignedDuration::ZERO, |store| {
                 self.context.kms.offset(&store.origin)

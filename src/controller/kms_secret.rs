@@ -12,6 +12,7 @@ use super::Context;
 use super::caches::SecretMeta;
 use super::gather::{Round, gather};
 use super::kms_store::{self, Resolved};
+use super::memory::Hint;
 use super::read::Fetched;
 use super::record::Outcome;
 use crate::api::KmsSecret;
@@ -20,7 +21,7 @@ use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, overdue};
-use crate::sync::status::Synced;
+use crate::sync::status::{self, Synced};
 use crate::sync::{Reason, shape};
 
 /// Reconciles one object; everything that can go wrong ends in its status.
@@ -32,6 +33,10 @@ pub(super) async fn reconcile(
     let mut round = gather(&object, &context).await;
     let plan = plan::plan(&round.seen());
     tracing::debug!(object = %object.name_any(), namespace = ?object.namespace(), ?plan, "planned");
+    if round.hinted && !matches!(plan, Plan::Fetch(_) | Plan::Wait(Some(_))) {
+        // Nothing will act on it: it was suspended, refused, or asked not to.
+        round.context.memories.take_hint(&object);
+    }
     let outcome = match plan {
         Plan::Done => Outcome::Done,
         Plan::Wait(until) => Outcome::Waited(until),
@@ -45,7 +50,11 @@ pub(super) async fn reconcile(
 impl Round<'_> {
     /// Reads KMS, makes the data, writes the target: all of it or nothing.
     async fn sync(&mut self, why: Why) -> Outcome {
+        let hint = self.take_wish(why);
         let outcome = self.attempt(why).await;
+        if let (Some(hint), Outcome::Moved) = (hint, &outcome) {
+            self.context.memories.hint(self.object, hint);
+        }
         let reason = match &outcome {
             Outcome::Synced(_) => Reason::Synced,
             Outcome::Failed(failure) | Outcome::Refused(failure) => failure.reason,
@@ -53,6 +62,18 @@ impl Round<'_> {
         };
         self.context.metrics.observe_sync(why, reason);
         outcome
+    }
+
+    /// Whatever the cause of a read, it is also what the hint asks for; it is taken before the read is sent, so that one
+    /// that comes meanwhile asks for another. A failure is tried again by itself, and needs no hint for it.
+    fn take_wish(&mut self, why: Why) -> Option<Hint> {
+        if plan::is_wish(&self.seen(), why) {
+            self.memory.wishes.take(self.now);
+        }
+        self.hinted = false;
+        let hint = self.context.memories.take_hint(self.object);
+        self.memory.told = self.memory.told.or(hint.unwrap_or_default());
+        hint
     }
 
     async fn attempt(&mut self, why: Why) -> Outcome {
@@ -103,9 +124,11 @@ impl Round<'_> {
         self.remove_old_targets(why, &target).await;
         self.note_repair(why, &target);
         self.observe_rotation(&fetched);
+        let (status, is_told) = (&self.memory.status, self.memory.told.rotation_failed);
+        let by_event = status::told_failure(status, &fetched.told, is_told);
         let synced = Synced {
             read_at: fetched.read_at,
-            overdue: overdue(&fetched.told, fetched.kms_now),
+            overdue: by_event.or(overdue(&fetched.told, fetched.kms_now)),
             store: fetched.store,
             sources: fetched.told,
             target,

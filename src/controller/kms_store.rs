@@ -139,13 +139,22 @@ impl Found {
     }
 }
 
+/// The region of the store that `object` names, if the object may use it.
+pub(super) fn region(object: &KmsSecret, context: &Context) -> Result<String, Failure> {
+    find(object, context).map(|found| found.settings.region)
+}
+
+fn find(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
+    match object.store_kind() {
+        StoreKind::KmsStore => find_store(object, context),
+        StoreKind::ClusterKmsStore => find_cluster_store(object, context),
+    }
+}
+
 /// Finds the store that `object` names and checks that it may be used.
 pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Resolved, Failure> {
     let name = object.spec.store_ref.name.clone();
-    let found = match object.store_kind() {
-        StoreKind::KmsStore => find_store(object, context)?,
-        StoreKind::ClusterKmsStore => find_cluster_store(object, context)?,
-    };
+    let found = find(object, context)?;
     let kind = kind_name(found.kind);
     let invalid = |what: String| {
         Failure::new(

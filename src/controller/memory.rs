@@ -11,6 +11,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{KmsSecretStatus, SourceStatus, TargetStatus};
 use crate::sync::backoff::{Backoff, Repair};
+use crate::sync::hint::Wishes;
 
 /// For so long after a write the cache of Secrets may not show it.
 const LAG: SignedDuration = SignedDuration::from_secs(2);
@@ -48,6 +49,10 @@ pub(super) struct Memory {
     pub(super) has_old_targets: bool,
     /// How often in a row the status could not be written.
     pub(super) unwritten: u32,
+    /// What forced syncs and hints may still cost.
+    pub(super) wishes: Wishes,
+    /// What events told since the last success.
+    pub(super) told: Hint,
 }
 
 impl Memory {
@@ -107,6 +112,22 @@ pub(super) fn is_older(a: &str, b: &str) -> bool {
     matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
 }
 
+/// KMS told that a secret of the object changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hint {
+    /// It told that a rotation failed.
+    pub(super) rotation_failed: bool,
+}
+
+impl Hint {
+    /// Both of them in one.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            rotation_failed: self.rotation_failed || other.rotation_failed,
+        }
+    }
+}
+
 /// Namespace and name of a target.
 type TargetKey = (String, String);
 
@@ -115,6 +136,8 @@ type TargetKey = (String, String);
 pub(super) struct Memories {
     by_uid: Mutex<HashMap<String, Memory>>,
     waiting: Mutex<HashMap<TargetKey, HashSet<ObjectRef<KmsSecret>>>>,
+    /// By uid, and apart from the memories: a hint can come while its object is being reconciled.
+    hints: Mutex<HashMap<String, Hint>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -139,6 +162,7 @@ impl Memories {
     /// Drops the memories of objects that are gone.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         lock(&self.by_uid).retain(|uid, _| is_there(uid));
+        lock(&self.hints).retain(|uid, _| is_there(uid));
     }
 
     /// Puts a memory back. An object is never reconciled twice at once, so nothing is lost in between.
@@ -149,7 +173,26 @@ impl Memories {
     /// The object is gone.
     pub(super) fn forget(&self, object: &KmsSecret) {
         lock(&self.by_uid).remove(&uid(object));
+        self.take_hint(object);
         self.stop_waiting(object);
+    }
+
+    /// Keeps a hint until it is acted on; answers whether it is the only one.
+    pub(super) fn hint(&self, object: &KmsSecret, hint: Hint) -> bool {
+        let mut hints = lock(&self.hints);
+        let kept = hints.remove(&uid(object));
+        hints.insert(uid(object), kept.unwrap_or_default().or(hint));
+        kept.is_none()
+    }
+
+    /// Whether a hint waits for its object.
+    pub(super) fn has_hint(&self, object: &KmsSecret) -> bool {
+        lock(&self.hints).contains_key(&uid(object))
+    }
+
+    /// Takes the hint that waits for its object. What comes afterwards asks for another read.
+    pub(super) fn take_hint(&self, object: &KmsSecret) -> Option<Hint> {
+        lock(&self.hints).remove(&uid(object))
     }
 
     /// The object wants a target that somebody else has.
@@ -222,6 +265,26 @@ mod tests {
         memory.refresh(&object("10", 1));
         assert_eq!(memory.last_read, Some(Timestamp::UNIX_EPOCH));
         assert_eq!(memory.version, "10");
+    }
+
+    #[test]
+    fn hints_wait_as_one_until_they_are_taken_or_the_object_is_gone() {
+        let (memories, object) = (Memories::default(), object("1", 1));
+        let failed = Hint {
+            rotation_failed: true,
+        };
+        assert!(memories.hint(&object, Hint::default()));
+        assert!(!memories.hint(&object, failed));
+        assert!(!memories.hint(&object, Hint::default()));
+        assert!(memories.has_hint(&object));
+        assert_eq!(memories.take_hint(&object), Some(failed));
+        assert_eq!(memories.take_hint(&object), None);
+        memories.hint(&object, failed);
+        memories.forget(&object);
+        assert!(!memories.has_hint(&object));
+        memories.hint(&object, failed);
+        memories.retain(|_| false);
+        assert!(!memories.has_hint(&object));
     }
 
     #[test]

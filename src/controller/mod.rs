@@ -4,6 +4,7 @@ mod access_key;
 mod ca_bundle;
 mod caches;
 mod gather;
+mod hints;
 mod identity;
 mod kms_secret;
 mod kms_store;
@@ -30,6 +31,7 @@ use crate::cluster::Cluster;
 use crate::metrics::Metrics;
 use crate::sync::plan::Limits;
 use caches::Caches;
+pub use hints::Hints;
 use memory::{Memories, Memory};
 
 /// Reconciles are many and cheap, and mostly wait: what is scarce has a gate of its own.
@@ -53,6 +55,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Endpoints outside aliyuncs.com that stores may name.
     pub allowed_endpoints: Vec<AllowedEndpoint>,
+    /// What KMS tells of changes.
+    pub hints: Hints,
 }
 
 /// One loop: over all namespaces, or over one.

@@ -161,7 +161,9 @@ impl<'a> Round<'a> {
 fn rank(why: Why) -> Rank {
     match why {
         Why::Forced => Rank::Forced,
-        Why::New | Why::Missing | Why::Changed | Why::Drift | Why::Rotation => Rank::Urgent,
+        Why::New | Why::Missing | Why::Changed | Why::Hinted | Why::Drift | Why::Rotation => {
+            Rank::Urgent
+        }
         Why::Retry | Why::Store | Why::Due => Rank::Later,
     }
 }

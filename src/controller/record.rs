@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 
 use super::gather::Round;
+use super::memory::Hint;
 use crate::api::kms_secret::KmsSecretStatus;
 use crate::cluster::WriteError;
 use crate::sync::backoff::{Attempted, Backoff};
@@ -133,6 +134,7 @@ impl Round<'_> {
                 memory.moved = 0;
                 memory.moved_until = None;
                 memory.tried = false;
+                memory.told = Hint::default();
                 Next::Scheduled
             }
             Outcome::Moved => self.look_again(context),

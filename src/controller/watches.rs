@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::caches::{NamespaceMeta, SecretMeta, Writers};
+use super::hints;
 use crate::api::{
     CA_BUNDLE_LABEL, CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL,
     OWNER_ANNOTATION,
@@ -109,6 +110,12 @@ pub(super) fn open(
             ),
         );
     }
+    let (told, queue) = (context.hints.listen(), waking.queue);
+    let wake = move |object: ObjectRef<KmsSecret>| {
+        // Nobody listens any more: we are stopping.
+        let _ = queue.unbounded_send(Ok(object.into()));
+    };
+    watches.push(hints::follow(Arc::clone(context), told, wake).boxed());
     (watches, requests)
 }
 

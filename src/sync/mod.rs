@@ -1,6 +1,8 @@
 //! What to do and when, decided without doing anything: no I/O, no clock, no randomness below this module.
 
 pub mod backoff;
+pub mod bucket;
+pub mod hint;
 pub mod identity;
 pub mod plan;
 pub mod schedule;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::backoff::{Attempted, Backoff, Repair};
+use super::hint::Wishes;
 use super::schedule::Schedule;
-use super::{Failure, Reason};
+use super::{Failure, Reason, Retry};
 use crate::api::kms_secret::{KmsSecretStatus, RefreshPolicy, StoreStatus};
 use crate::api::{KmsSecret, parse_duration};
 
@@ -30,6 +31,10 @@ pub struct Seen<'a> {
     pub repaired: Option<&'a Repair>,
     /// Until when a target that changes faster than it is written is not chased.
     pub moved_until: Option<Timestamp>,
+    /// KMS told that the secret changed.
+    pub hinted: bool,
+    /// What forced syncs and hints may still cost.
+    pub wishes: Wishes,
     /// When this process began.
     pub started: Timestamp,
     /// The clock of KMS minus ours.
@@ -98,6 +103,8 @@ pub enum Why {
     Changed,
     /// The sync annotation changed.
     Forced,
+    /// KMS told that the secret changed.
+    Hinted,
     /// Somebody edited the target.
     Drift,
     /// The last attempt failed.
@@ -119,6 +126,7 @@ impl Why {
             Self::Missing => "missing",
             Self::Changed => "changed",
             Self::Forced => "forced",
+            Self::Hinted => "hinted",
             Self::Drift => "drift",
             Self::Retry => "retry",
             Self::Store => "store",
@@ -253,31 +261,82 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
     else {
         return Reading::Now(Why::Missing);
     };
-    let policy = object.refresh_policy();
+    let is_edited = *uid != written.uid || *resource_version != written.resource_version;
     if status.observed_generation != object.metadata.generation {
         return Reading::Now(Why::Changed);
     }
-    if object
-        .sync_token()
-        .is_some_and(|token| status.last_handled_sync.as_deref() != Some(token))
-    {
-        return Reading::Now(Why::Forced);
+    let Some((wish, at)) = wish(seen) else {
+        return by_itself(seen, store, &schedule, is_edited);
+    };
+    if at <= seen.now {
+        return Reading::Now(wish);
     }
-    if *uid != written.uid || *resource_version != written.resource_version {
+    match by_itself(seen, store, &schedule, is_edited) {
+        // Any of these reads is what the wish asks for; the others can wait with it.
+        now @ Reading::Now(Why::Store | Why::Due | Why::Rotation) => now,
+        Reading::At(Some(other)) => Reading::At(Some(other.min(at))),
+        Reading::Now(_) | Reading::At(None) => Reading::At(Some(at)),
+    }
+}
+
+/// A read that somebody wishes, and when it may be: beyond a small allowance it waits.
+///
+/// A hint only brings forward what would be read anyway, so that `OnChange` does not take it. A force that was already
+/// attempted is held back by its failure alone.
+fn wish(seen: &Seen<'_>) -> Option<(Why, Timestamp)> {
+    let ready = seen.wishes.ready_at(seen.now);
+    if is_forced(seen) {
+        let at = if is_attempted(seen) { seen.now } else { ready };
+        return Some((Why::Forced, at));
+    }
+    let is_hinted = seen.hinted && seen.object.refresh_policy() != RefreshPolicy::OnChange;
+    is_hinted.then_some((Why::Hinted, ready))
+}
+
+fn is_forced(seen: &Seen<'_>) -> bool {
+    let token = seen.object.sync_token();
+    token.is_some() && token != seen.status.last_handled_sync.as_deref()
+}
+
+fn is_attempted(seen: &Seen<'_>) -> bool {
+    let attempted = seen.backoff.map(|backoff| backoff.attempt.sync.as_deref());
+    attempted == Some(seen.object.sync_token())
+}
+
+/// Whether a read costs a wish.
+#[must_use]
+pub fn is_wish(seen: &Seen<'_>, why: Why) -> bool {
+    match why {
+        Why::Forced => !is_attempted(seen),
+        Why::Hinted => true,
+        _ => false,
+    }
+}
+
+/// What there is to read without anybody's wish.
+fn by_itself(
+    seen: &Seen<'_>,
+    store: &StoreStatus,
+    schedule: &Schedule<'_>,
+    is_edited: bool,
+) -> Reading {
+    let (object, status) = (seen.object, seen.status);
+    if is_edited {
         return Reading::Now(Why::Drift);
     }
     if seen.backoff.is_some() {
         return Reading::Now(Why::Retry);
     }
     if status.error.is_some() {
-        return if seen.tried || is_rotation_due(&schedule, seen) {
+        return if seen.tried || is_rotation_due(schedule, seen) {
             Reading::Now(Why::Retry)
         } else {
-            retry_after_start(seen, &schedule)
+            retry_after_start(seen, schedule)
         };
     }
     let is_same = |known: &StoreStatus| known.is_same_identity(store);
-    if policy != RefreshPolicy::OnChange && !status.store.as_ref().is_some_and(is_same) {
+    let is_other = !status.store.as_ref().is_some_and(is_same);
+    if is_other && object.refresh_policy() != RefreshPolicy::OnChange {
         return Reading::Now(Why::Store);
     }
     match schedule.next() {
@@ -349,11 +408,18 @@ fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
     let same = seen
         .backoff
         .filter(|backoff| backoff.attempt == attempt && backoff.last <= seen.now);
-    if let Some(at) = same
-        .map(|backoff| backoff.retry_at(seen.hash))
-        .filter(|at| *at > seen.now)
-    {
-        return Plan::Wait(Some(at));
+    let held = same.map(|backoff| (backoff.retry_at(seen.hash), backoff.reason.retry()));
+    if let Some((at, retry)) = held.filter(|(at, _)| *at > seen.now) {
+        // What KMS told of may be what somebody had to mend.
+        if !seen.hinted || retry != Retry::Slow {
+            return Plan::Wait(Some(at));
+        }
+        let ready = seen.wishes.ready_at(seen.now);
+        return if ready <= seen.now {
+            Plan::Fetch(Why::Hinted)
+        } else {
+            Plan::Wait(Some(at.min(ready)))
+        };
     }
     // An edit is repaired at once, and then ever more rarely; a deletion three times at once. What time asks for is not
     // held back by either.
@@ -436,6 +502,9 @@ mod tests {
         now: Timestamp,
         hash: u64,
         tried: bool,
+        hinted: bool,
+        wishes: Wishes,
+        limits: Limits,
     }
 
     impl World {
@@ -483,11 +552,21 @@ mod tests {
                 now: at(10),
                 hash: 0,
                 tried: false,
+                hinted: false,
+                wishes: Wishes::default(),
+                limits: Limits {
+                    interval_min: SignedDuration::from_secs(60),
+                    target_types: vec!["Opaque".into()],
+                },
             }
         }
 
         fn plan(&self) -> Plan {
-            plan(&Seen {
+            plan(&self.seen())
+        }
+
+        fn seen(&self) -> Seen<'_> {
+            Seen {
                 object: &self.object,
                 status: &self.status,
                 last_read: None,
@@ -500,12 +579,16 @@ mod tests {
                 started: self.started,
                 offset: SignedDuration::ZERO,
                 hash: self.hash,
-                limits: &Limits {
-                    interval_min: SignedDuration::from_secs(60),
-                    target_types: vec!["Opaque".into()],
-                },
+                hinted: self.hinted,
+                wishes: self.wishes,
+                limits: &self.limits,
                 now: self.now,
-            })
+            }
+        }
+
+        /// Takes all that wishes may cost now.
+        fn empty_bucket(&mut self) {
+            while self.wishes.try_take(self.now) {}
         }
 
         fn policy(&mut self, policy: RefreshPolicy) {
@@ -550,7 +633,7 @@ mod tests {
     #[test]
     fn each_cause_fetches_for_its_own_reason() {
         type Change = fn(&mut World);
-        let change: [(Why, Change); 8] = [
+        let change: [(Why, Change); 9] = [
             (Why::New, |w| w.status = KmsSecretStatus::default()),
             (Why::Missing, |w| w.target = Target::Absent),
             (Why::Missing, |w| {
@@ -558,6 +641,7 @@ mod tests {
             }),
             (Why::Changed, |w| w.object.metadata.generation = Some(2)),
             (Why::Forced, |w| w.force("now")),
+            (Why::Hinted, |w| w.hinted = true),
             (Why::Drift, |w| w.target = ours("t", "6")),
             (Why::Drift, |w| w.target = ours("u", "5")),
             (Why::Store, |w| {
@@ -586,6 +670,96 @@ mod tests {
         world.force("now");
         world.status.last_handled_sync = Some("now".into());
         assert_eq!(world.plan(), Plan::Wait(Some(at(3600))));
+    }
+
+    #[test]
+    fn wishes_beyond_the_allowance_wait_for_their_turn() {
+        type Wish = fn(&mut World);
+        let wishes: [(Why, Wish); 2] = [
+            (Why::Forced, |w| w.force("now")),
+            (Why::Hinted, |w| w.hinted = true),
+        ];
+        for (why, wish) in wishes {
+            let mut world = World::in_sync();
+            wish(&mut world);
+            world.empty_bucket();
+            assert_eq!(world.plan(), Plan::Wait(Some(at(20))));
+            world.target = ours("t", "6");
+            assert_eq!(world.plan(), Plan::Wait(Some(at(20))), "a repair with it");
+            world.target = ours("t", "5");
+            world.now = at(20);
+            assert_eq!(world.plan(), Plan::Fetch(why));
+            assert!(is_wish(&world.seen(), why));
+            world.empty_bucket();
+            world.status.sources[0].next_rotation_date = Some(Time(at(15)));
+            assert_eq!(
+                world.plan(),
+                Plan::Fetch(Why::Rotation),
+                "what is due anyway does not wait"
+            );
+        }
+    }
+
+    #[test]
+    fn a_force_that_failed_is_held_back_by_its_failure_alone() {
+        let mut world = World::in_sync();
+        world.force("now");
+        world.failed_at(10, 10, Reason::KmsUnavailable);
+        world.empty_bucket();
+        assert_eq!(world.plan(), Plan::Wait(Some(at(11))));
+        world.now = at(11);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Forced));
+        assert!(!is_wish(&world.seen(), Why::Forced));
+        world.force("again");
+        assert_eq!(
+            world.plan(),
+            Plan::Wait(Some(at(20))),
+            "another one is a wish"
+        );
+    }
+
+    #[test]
+    fn a_hint_moves_nothing_that_time_would_not_move() {
+        for policy in [RefreshPolicy::Once, RefreshPolicy::OnChange] {
+            let mut world = World::in_sync();
+            world.policy(policy);
+            world.hinted = true;
+            assert!(!matches!(world.plan(), Plan::Fetch(_)), "{policy:?}");
+        }
+        let mut world = World::in_sync();
+        world.hinted = true;
+        world.object.spec.suspend = Some(true);
+        assert_eq!(world.plan(), Plan::Suspend);
+        world.object.spec.suspend = None;
+        world.store = Err(Failure::new(Reason::NotAllowed, "", ""));
+        assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::NotAllowed));
+    }
+
+    #[test]
+    fn a_hint_tries_again_what_somebody_had_to_mend_and_nothing_else() {
+        for (reason, plan) in [
+            (Reason::SecretNotFound, Plan::Fetch(Why::Hinted)),
+            (Reason::CredentialsInvalid, Plan::Wait(Some(at(70)))),
+            (Reason::Throttled, Plan::Wait(Some(at(15)))),
+            (Reason::KmsUnavailable, Plan::Wait(Some(at(11)))),
+        ] {
+            let mut world = World::in_sync();
+            world.failed_at(10, 10, reason);
+            world.hinted = true;
+            assert_eq!(world.plan(), plan, "{reason:?}");
+        }
+        let mut world = World::in_sync();
+        world.status = KmsSecretStatus::default();
+        world.failed_at(10, 10, Reason::SecretNotFound);
+        assert_eq!(world.plan(), Plan::Wait(Some(at(310))));
+        world.hinted = true;
+        assert_eq!(
+            world.plan(),
+            Plan::Fetch(Why::Hinted),
+            "it never was synced"
+        );
+        world.empty_bucket();
+        assert_eq!(world.plan(), Plan::Wait(Some(at(20))));
     }
 
     #[test]

@@ -129,7 +129,9 @@ fn interval(source: &SourceStatus) -> Option<SignedDuration> {
     source.rotation_interval.as_deref().and_then(read_interval)
 }
 
-fn is_type(source: &SourceStatus, name: &str) -> bool {
+/// Whether a source is of this type, as KMS may spell it.
+#[must_use]
+pub fn is_type(source: &SourceStatus, name: &str) -> bool {
     let secret_type = source.secret_type.as_deref();
     secret_type.is_some_and(|secret_type| secret_type.eq_ignore_ascii_case(name))
 }
@@ -199,17 +201,20 @@ impl Overdue {
     }
 }
 
+/// KMS says that it can't rotate the secret.
+#[must_use]
+pub fn is_invalid(source: &SourceStatus) -> bool {
+    let word = source.automatic_rotation.as_deref();
+    word.is_some_and(|word| word.eq_ignore_ascii_case("Invalid"))
+}
+
 /// Whether a rotation is overdue, in the time of KMS.
 #[must_use]
 pub fn overdue(sources: &[SourceStatus], kms_now: Timestamp) -> Option<Overdue> {
-    let invalid = |source: &SourceStatus| {
-        let word = source.automatic_rotation.as_deref();
-        word.is_some_and(|word| word.eq_ignore_ascii_case("Invalid"))
-    };
     let late = |source: &SourceStatus| {
         announced(source).is_some_and(|date| kms_now.duration_since(date) > patience(source))
     };
-    if sources.iter().any(invalid) {
+    if sources.iter().any(is_invalid) {
         Some(Overdue::Invalid)
     } else if sources.iter().any(late) {
         Some(Overdue::Late)

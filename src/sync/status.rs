@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value};
 
-use super::schedule::Overdue;
+use super::schedule::{Overdue, is_invalid, is_type};
 use super::{Failure, Reason, whole_seconds};
 use crate::api::kms_secret::{
     ErrorStatus, KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus,
@@ -93,6 +93,37 @@ pub fn synced(previous: &KmsSecretStatus, context: Context<'_>, synced: Synced) 
         }
     }
     status
+}
+
+/// Whether a rotation failed of which KMS itself says nothing: an event told of it, now (`is_told`) or before the
+/// `previous` status was written. It stands until the version, the date of the last rotation or KMS's own word moves.
+///
+/// No field remembers it: while KMS does not say `Invalid`, only an event can have given the condition that reason.
+#[must_use]
+pub fn told_failure(
+    previous: &KmsSecretStatus,
+    sources: &[SourceStatus],
+    is_told: bool,
+) -> Option<Overdue> {
+    let is_by_event = rotation_overdue(previous) == Some(Overdue::Invalid.as_str())
+        && !previous.sources.iter().any(is_invalid);
+    let same = |old: &SourceStatus, new: &SourceStatus| {
+        old.secret_name == new.secret_name
+            && old.version_id == new.version_id
+            && old.last_rotation_date == new.last_rotation_date
+            && old.automatic_rotation == new.automatic_rotation
+    };
+    let has_moved = previous.sources.len() != sources.len()
+        || previous
+            .sources
+            .iter()
+            .zip(sources)
+            .any(|(old, new)| !same(old, new));
+    // KMS rotates managed secrets only.
+    let can_rotate = sources
+        .iter()
+        .any(|source| source.secret_type.is_some() && !is_type(source, "Generic"));
+    ((is_told || is_by_event) && !has_moved && can_rotate).then_some(Overdue::Invalid)
 }
 
 /// The status after a failure: what was written stays told, `Ready` says that it may be old.
@@ -317,6 +348,7 @@ fn set(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -361,6 +393,71 @@ mod tests {
     }
 
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    #[test]
+    fn a_failure_that_only_an_event_told_stands_until_something_moves() {
+        let source = SourceStatus {
+            secret_name: "db".into(),
+            version_id: "v1".into(),
+            secret_type: Some("Rds".into()),
+            automatic_rotation: Some("Enabled".into()),
+            ..SourceStatus::default()
+        };
+        let sync = |previous: &KmsSecretStatus, source: &SourceStatus, is_told: bool| {
+            let sources = vec![source.clone()];
+            let by_kms = is_invalid(source).then_some(Overdue::Invalid);
+            let overdue = by_kms.or(told_failure(previous, &sources, is_told));
+            let success = Synced {
+                sources,
+                overdue,
+                ..success(0)
+            };
+            synced(previous, context(0), success)
+        };
+        let is_overdue = |status: &KmsSecretStatus| rotation_overdue(status) == Some("Invalid");
+
+        let quiet = sync(&KmsSecretStatus::default(), &source, false);
+        let quiet = sync(&quiet, &source, false);
+        assert!(!is_overdue(&quiet));
+        let told = sync(&quiet, &source, true);
+        assert!(is_overdue(&told));
+        assert!(
+            is_overdue(&sync(&told, &source, false)),
+            "a read alone ends nothing"
+        );
+
+        let changes: [fn(&mut SourceStatus); 3] = [
+            |s| s.version_id = "v2".into(),
+            |s| s.last_rotation_date = Some(Time(at(1))),
+            |s| s.automatic_rotation = Some("Disabled".into()),
+        ];
+        for change in changes {
+            let mut moved = source.clone();
+            change(&mut moved);
+            assert!(!is_overdue(&sync(&told, &moved, false)));
+            assert!(
+                !is_overdue(&sync(&quiet, &moved, true)),
+                "it rotated after all"
+            );
+        }
+
+        let mut invalid = source.clone();
+        invalid.automatic_rotation = Some("Invalid".into());
+        let by_kms = sync(&told, &invalid, false);
+        assert!(is_overdue(&by_kms));
+        assert!(
+            !is_overdue(&sync(&by_kms, &source, false)),
+            "KMS said so and took it back"
+        );
+
+        let mut generic = source.clone();
+        generic.secret_type = Some("Generic".into());
+        let quiet = sync(&KmsSecretStatus::default(), &generic, false);
+        assert!(
+            !is_overdue(&sync(&quiet, &generic, true)),
+            "nothing rotates it"
+        );
+    }
 
     #[test]
     fn an_outage_changes_nothing_while_the_value_is_young() {
@@ -444,7 +541,7 @@ mod tests {
         let again = synced(&good(), context(100), success(100));
         assert_eq!(
             find(&again.conditions, READY).unwrap().last_transition_time,
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))
+            Time(at(0))
         );
     }
 
