@@ -1,8 +1,9 @@
 //! Flags and environment: the only reader of both.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::alibaba::endpoint::AllowedEndpoint;
@@ -24,7 +25,7 @@ const EXIT_CODES: &str =
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator, against KUBECONFIG or from inside a cluster.
-    Run(Run),
+    Run(Box<Run>),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
 }
@@ -62,12 +63,56 @@ pub struct Run {
         value_delimiter = ','
     )]
     pub allow_secret_type: Vec<String>,
+    /// Whether KMS may tell of changes, and who may say so for it.
+    #[command(flatten)]
+    pub events: Events,
     /// How logs are written.
     #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
     /// How much is logged.
     #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// Whether KMS may tell of changes, and who may say so for it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(group = ArgGroup::new("event_auth").args(["event_token_file", "event_client_ca"]).multiple(true))]
+pub struct Events {
+    /// Receive what the cloud tells of secrets in KMS here, at the path /events; off when left out.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "KMS_SECRET_OPERATOR_EVENT_LISTEN",
+        requires = "event_auth"
+    )]
+    pub event_listen: Option<SocketAddr>,
+    /// File with the tokens, one a line, of which a sender must show one; read again as it changes.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KMS_SECRET_OPERATOR_EVENT_TOKEN_FILE",
+        requires = "event_listen"
+    )]
+    pub event_token_file: Option<PathBuf>,
+    /// File with the certificate, as PEM, that notices are received under; read again as it changes.
+    #[arg(long, value_name = "FILE", env = "KMS_SECRET_OPERATOR_EVENT_TLS_CERT", requires_all = ["event_listen", "event_tls_key"])]
+    pub event_tls_cert: Option<PathBuf>,
+    /// File with the key of that certificate, as PEM.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KMS_SECRET_OPERATOR_EVENT_TLS_KEY",
+        requires = "event_tls_cert"
+    )]
+    pub event_tls_key: Option<PathBuf>,
+    /// File with the authorities, as PEM, of which a sender must show a certificate.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KMS_SECRET_OPERATOR_EVENT_CLIENT_CA",
+        requires = "event_tls_cert"
+    )]
+    pub event_client_ca: Option<PathBuf>,
 }
 
 /// How logs are written.
@@ -120,7 +165,7 @@ mod tests {
     fn run(flags: &[&str]) -> Run {
         let words = ["kms-secret-operator", "run"].iter().chain(flags);
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Run(run) => run,
+            Command::Run(run) => *run,
             Command::Crds => unreachable!(),
         }
     }
@@ -146,6 +191,38 @@ mod tests {
                 .iter()
                 .any(|name| name == "kubernetes.io/service-account-token")
         );
+    }
+
+    #[test]
+    fn nobody_can_let_everybody_send_events() {
+        let (listen, token) = (
+            ["--event-listen", "0.0.0.0:8443"],
+            ["--event-token-file", "t"],
+        );
+        let tls = ["--event-tls-cert", "c", "--event-tls-key", "k"];
+        let ca = ["--event-client-ca", "ca"];
+        let parse = |parts: &[&[&str]]| {
+            let words = ["kms-secret-operator", "run"];
+            Cli::try_parse_from(words.into_iter().chain(parts.concat())).is_ok()
+        };
+        for parts in [
+            &[&listen[..], &token][..],
+            &[&listen, &token, &tls],
+            &[&listen, &tls, &ca],
+            &[&listen, &token, &tls, &ca],
+        ] {
+            assert!(parse(parts), "{parts:?}");
+        }
+        for parts in [
+            &[&listen[..]][..],
+            &[&token],
+            &[&listen, &tls],
+            &[&listen, &ca],
+            &[&listen, &token, &tls[..2]],
+            &[&listen, &token, &tls[2..]],
+        ] {
+            assert!(!parse(parts), "{parts:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The floors, from the top; imports go down only (`tests/it/floors.rs` holds it):
 //!
-//! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`];
+//! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`], [`events`];
 //! - [`controller`] gathers, plans, acts and records;
 //! - [`cluster`], [`alibaba::client`] and [`alibaba::kms`] do the I/O, [`metrics`] counts;
 //! - [`sync`], [`api`], [`alibaba::sign`] and [`alibaba::endpoint`] are pure.
@@ -13,10 +13,12 @@ pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod controller;
+pub mod events;
 pub mod metrics;
 pub mod sync;
 pub mod telemetry;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -61,8 +63,37 @@ pub enum Error {
     #[error("the HTTP client for KMS cannot be made")]
     Tls(#[source] reqwest::Error),
     /// The address is taken, or not ours.
-    #[error("cannot listen on {0} (--admin-listen)")]
-    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    #[error("cannot listen on {0} ({1})")]
+    Listen(SocketAddr, &'static str, #[source] std::io::Error),
+    /// The receiver of events does not know whom to let in.
+    #[error("notices of KMS cannot be received")]
+    Events(#[source] events::Error),
+}
+
+/// What the operator is reached at.
+pub struct Listeners {
+    /// For `--admin-listen`.
+    pub admin: TcpListener,
+    /// For `--event-listen`.
+    pub events: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(run: &Run) -> Result<Self, Error> {
+        let events = match run.events.event_listen {
+            Some(address) => Some(bind(address, "--event-listen").await?),
+            None => None,
+        };
+        Ok(Self {
+            admin: bind(run.admin_listen, "--admin-listen").await?,
+            events,
+        })
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|err| Error::Listen(address, flag, err))
 }
 
 /// The one clock.
@@ -103,20 +134,18 @@ pub async fn connect() -> Result<Client, Error> {
 /// # Errors
 /// It could not start.
 pub async fn run(run: Run, client: Client, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    let listener = TcpListener::bind(run.admin_listen)
-        .await
-        .map_err(|err| Error::Listen(run.admin_listen, err))?;
-    serve(run, client, listener, stop).await
+    let listeners = Listeners::bind(&run).await?;
+    serve(run, client, listeners, stop).await
 }
 
-/// Runs the operator with a listener that is already bound.
+/// Runs the operator with listeners that are already bound.
 ///
 /// # Errors
 /// It could not start.
 pub async fn serve(
     run: Run,
     client: Client,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::default());
@@ -126,16 +155,28 @@ pub async fn serve(
         // An error means that the sender is gone, which is a stop too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
+    let hints = Hints::default();
+    let shared = shared(&run, client.clone(), Arc::clone(&metrics), hints.clone())?;
+    let events = match listeners.events {
+        Some(listener) => {
+            let (metrics, ready) = (Arc::clone(&metrics), Arc::clone(&ready));
+            let receiver = events::Receiver::new(&run.events, hints, metrics, ready, now);
+            Some((receiver.map_err(Error::Events)?, listener))
+        }
+        None => None,
+    };
     let admin = admin::Admin {
-        metrics: Arc::clone(&metrics),
+        metrics,
         ready: Arc::clone(&ready),
     };
     let admin = tokio::spawn(admin::serve(
-        listener,
+        listeners.admin,
         admin,
         until_stopped(stopped.clone()),
     ));
-    let shared = shared(&run, client.clone(), metrics, Hints::default())?;
+    let events = events.map(|(receiver, listener)| {
+        tokio::spawn(receiver.serve(listener, until_stopped(stopped.clone())))
+    });
     let work = async {
         tokio::select! {
             answered = await_definitions(&client, &run) => answered?,
@@ -185,6 +226,9 @@ pub async fn serve(
     };
     stopping.send_replace(true);
     admin.abort();
+    if let Some(events) = events {
+        events.abort();
+    }
     result
 }
 

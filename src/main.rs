@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run(flags) => operate(flags).await,
+        Command::Run(flags) => operate(*flags).await,
         Command::Crds => print_crds(),
     };
     match result {

@@ -14,6 +14,7 @@ mod crds;
 mod credentials;
 mod docs;
 mod economy;
+mod events;
 mod failure;
 mod floors;
 mod ownership;

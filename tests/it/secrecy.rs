@@ -20,17 +20,19 @@ struct Process {
     child: Child,
     log: std::path::PathBuf,
     admin: String,
+    events: String,
 }
 
 impl Process {
     async fn start(world: &World) -> Self {
         let log = std::env::temp_dir().join(format!("{}.log", world.namespace));
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let admin = format!("127.0.0.1:{port}");
+        let address = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        let (admin, events) = (address(), address());
+        let token = log.with_extension("token");
+        std::fs::write(&token, TOKEN).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kms-secret-operator"));
         command
             .args([
@@ -43,6 +45,10 @@ impl Process {
             .args([
                 "--admin-listen",
                 &admin,
+                "--event-listen",
+                &events,
+                "--event-token-file",
+                token.to_str().unwrap(),
                 "--log-level",
                 "trace",
                 "--min-refresh-interval",
@@ -58,6 +64,26 @@ impl Process {
             child: command.spawn().unwrap(),
             log,
             admin,
+            events,
+        }
+    }
+
+    /// Tells of an event with a value in it, with the right token and with a wrong one.
+    async fn tell(&self) {
+        let event = json!({
+            "serviceName": "Kms", "eventName": "PutSecretValue", "eventId": "e1",
+            "requestParameters": {"SecretName": "app/text", "SecretData": VALUE},
+        });
+        let url = format!("http://{}/events", self.events);
+        for (token, body, status) in [
+            (TOKEN, event.to_string(), 202),
+            (TOKEN, format!("no JSON: {VALUE}"), 400),
+            (WRONG, event.to_string(), 401),
+        ] {
+            let request = reqwest::Client::new().post(&url).bearer_auth(token);
+            let answer = request.body(body).send().await.unwrap();
+            assert_eq!(answer.status(), status);
+            assert!(!answer.text().await.unwrap().contains(VALUE));
         }
     }
 
@@ -81,6 +107,7 @@ impl Process {
         let status = tokio::task::spawn_blocking(move || (self.child.wait().unwrap(), self.log));
         let (status, log) = status.await.unwrap();
         let text = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(log.with_extension("token")).unwrap();
         std::fs::remove_file(&log).unwrap();
         (status.code(), text)
     }
@@ -88,6 +115,7 @@ impl Process {
 
 const VALUE: &str = "top-secret-Value/1+x";
 const PART: &str = "part-secret-Value/2+y";
+const TOKEN: &str = "token-of-whoever-may-tell-of-events";
 const WRONG: &str = "wrong-key-secret-of-the-test";
 
 /// Secrets that hold the planted values, and stores with a session's credentials, right and wrong, for each signature.
@@ -228,6 +256,7 @@ async fn nothing_secret_is_said_in_a_life_full_of_failures() {
     let process = Process::start(&world).await;
     succeed(&world).await;
     fail(&world).await;
+    process.tell().await;
     a_while().await;
     let mut said = said(&world, &process).await;
     let (code, log) = process.end().await;
@@ -237,12 +266,14 @@ async fn nothing_secret_is_said_in_a_life_full_of_failures() {
         "the log is at its most talkative"
     );
     assert!(log.contains("ValueInvalid") && log.contains("SignatureDoesNotMatch"));
+    assert!(log.contains("KMS told of a secret"));
     said.push(log);
 
     let secrets = [
         VALUE,
         PART,
         KEY_SECRET,
+        TOKEN,
         WRONG,
         &sts.access_key_secret,
         &sts.security_token,

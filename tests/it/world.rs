@@ -11,6 +11,7 @@ use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kms_emulator::{Emulator, Options};
+use kms_secret_operator::Listeners;
 use kms_secret_operator::api::{KmsSecret, KmsStore};
 use kms_secret_operator::config::{Cli, Command, Run};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -299,18 +300,32 @@ impl World {
             unreachable!()
         };
         adapt(&mut run);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let admin = listener.local_addr().unwrap();
+        let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listeners = Listeners {
+            admin: bind().await,
+            events: match run.events.event_listen {
+                Some(_) => Some(bind().await),
+                None => None,
+            },
+        };
+        let address = |listener: &TcpListener| listener.local_addr().unwrap();
+        let admin = address(&listeners.admin);
+        let events = listeners.events.as_ref().map(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
-            kms_secret_operator::serve(run, client, listener, stopped)
+            kms_secret_operator::serve(*run, client, listeners, stopped)
                 .await
                 .unwrap();
         });
-        let operator = Operator { admin, stop, task };
+        let operator = Operator {
+            admin,
+            events,
+            stop,
+            task,
+        };
         eventually("the operator is ready", async || {
             (operator.get("readyz").await == "ok").then_some(())
         })
@@ -322,6 +337,8 @@ impl World {
 /// A running operator; dropping it is a kill.
 pub(crate) struct Operator {
     admin: SocketAddr,
+    /// Where it receives notices of KMS, if it does.
+    pub(crate) events: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
