@@ -33,8 +33,8 @@ pub(super) async fn reconcile(
     let mut round = gather(&object, &context).await;
     let plan = plan::plan(&round.seen());
     tracing::debug!(object = %object.name_any(), namespace = ?object.namespace(), ?plan, "planned");
-    if round.hinted && !matches!(plan, Plan::Fetch(_) | Plan::Wait(Some(_))) {
-        // Nothing will act on it: it was suspended, refused, or asked not to.
+    if round.hinted && matches!(plan, Plan::Done | Plan::Suspend | Plan::Wait(None)) {
+        // Nothing will act on it. What is refused keeps it: it may pass in a moment.
         round.context.memories.take_hint(&object);
     }
     let outcome = match plan {
