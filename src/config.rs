@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::alibaba::endpoint::AllowedEndpoint;
+use crate::alibaba::endpoint::{AllowedEndpoint, MetadataEndpoint};
+use crate::alibaba::environment::{self, Environment};
 use crate::api::parse_duration;
 
 /// Keeps native Kubernetes Secrets equal to secrets in Alibaba Cloud KMS Secrets Manager.
@@ -41,6 +42,14 @@ pub struct Run {
         value_delimiter = ','
     )]
     pub allow_endpoint: Vec<AllowedEndpoint>,
+    /// Where the metadata service is that stores with auth.ecsRamRole ask; anything but the real one on loopback only.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "KMS_SECRET_OPERATOR_METADATA_ENDPOINT",
+        default_value = "http://100.100.100.200"
+    )]
+    pub metadata_endpoint: MetadataEndpoint,
     /// Look at this namespace only (repeatable); needs Roles instead of a ClusterRole.
     #[arg(long, env = "KMS_SECRET_OPERATOR_NAMESPACE", value_delimiter = ',')]
     pub namespace: Vec<String>,
@@ -72,6 +81,9 @@ pub struct Run {
     /// How much is logged.
     #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::level_filters::LevelFilter,
+    /// The operator's own identity, which no flag gives: a command line is seen by everybody.
+    #[arg(skip)]
+    pub environment: Environment,
 }
 
 /// Whether KMS may tell of changes, and who may say so for it.
@@ -139,6 +151,20 @@ const TARGET_TYPES: [&str; 6] = [
 ];
 
 impl Run {
+    /// Takes the operator's own identity from the environment of this process.
+    ///
+    /// # Errors
+    /// A sentence, if it names an STS that is not allowed.
+    pub fn read_environment(&mut self) -> Result<(), String> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one reader of the environment"
+        )]
+        let get = |name: &'static str| std::env::var(name).ok();
+        self.environment = environment::read(get, &self.allow_endpoint)?;
+        Ok(())
+    }
+
     /// Every type of Secret that may be written. Tokens of Kubernetes are not among them, whatever the flags say.
     #[must_use]
     pub fn target_types(&self) -> Vec<String> {

@@ -4,7 +4,7 @@
 //!
 //! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`], [`events`];
 //! - [`controller`] gathers, plans, acts and records;
-//! - [`cluster`], [`alibaba::client`] and [`alibaba::kms`] do the I/O, [`metrics`] counts;
+//! - [`cluster`], [`alibaba::client`], [`alibaba::kms`] and [`alibaba::credentials`] do the I/O, [`metrics`] counts;
 //! - [`sync`], [`api`], [`alibaba::sign`] and [`alibaba::endpoint`] are pure.
 
 pub mod admin;
@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use alibaba::client::Client as KmsClient;
+use alibaba::metadata::Metadata;
 use alibaba::sts::Sts;
 use cluster::Cluster;
 use config::Run;
@@ -251,6 +252,8 @@ fn shared(
         .map_err(Error::Tls)?
     };
     let kms = Arc::new(kms);
+    let metadata = Metadata::new(Arc::clone(&kms), run.metadata_endpoint.clone());
+    let metadata = metadata.map_err(Error::Tls)?;
     let cluster = {
         let metrics = Arc::clone(&metrics);
         Cluster::new(client, move |verb, resource| {
@@ -260,6 +263,8 @@ fn shared(
     Ok(Arc::new(Shared {
         cluster,
         sts: Arc::new(Sts::new(Arc::clone(&kms))),
+        metadata: Arc::new(metadata),
+        environment: run.environment.clone(),
         kms,
         metrics,
         clock: now,

@@ -1,7 +1,10 @@
 //! From what proves who asks to the credentials that are asked for: a base, and roles assumed one after the other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use secrecy::SecretString;
 
@@ -10,7 +13,10 @@ use super::client::Endpoint;
 use super::identity::{Cause, NoIdentity, NoProof, Step};
 use super::metadata::Metadata;
 use super::sts::Sts;
-use super::{AccessKey, Error};
+use super::{AccessKey, Class, Error};
+
+/// A file of a pod is local.
+const FILE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A token, and the role that it is for.
 pub struct Proof {
@@ -22,6 +28,39 @@ pub struct Proof {
 
 /// Brings a new token each time.
 pub type Prove = Box<dyn Fn() -> BoxFuture<'static, Result<Proof, NoProof>> + Send + Sync>;
+
+/// Brings the token in a file, which somebody else renews.
+#[must_use]
+pub fn prove_by_file(role_arn: String, path: PathBuf) -> Prove {
+    let of = Arc::new((role_arn, path));
+    Box::new(move || {
+        let of = Arc::clone(&of);
+        async move {
+            let (role_arn, path) = &*of;
+            let read = tokio::time::timeout(FILE_DEADLINE, tokio::fs::read_to_string(path));
+            let why = match read.await {
+                Ok(Ok(token)) => {
+                    return Ok(Proof {
+                        token: token.trim().into(),
+                        role_arn: role_arn.clone(),
+                    });
+                }
+                Ok(Err(err)) => err.kind().to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            Err(NoProof {
+                class: Class::NotFound,
+                what: format!(
+                    "the operator's token in {} cannot be read ({why})",
+                    path.display()
+                ),
+                action: "cluster administrator: see whether ack-pod-identity-webhook mounts it into the operator's pod"
+                    .to_owned(),
+            })
+        }
+        .boxed()
+    })
+}
 
 /// Where the chain begins.
 pub enum Base {

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use super::AccessKey;
-use super::endpoint::{Origin, sts_host};
+use super::endpoint::{AllowedEndpoint, Origin, sts_host};
 
 /// What the environment says.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// The identity, if there is one.
     pub source: Option<Source>,
-    /// Where STS is, if the environment says so.
+    /// The host of STS, if the environment names one.
     pub sts: Option<Origin>,
 }
 
@@ -37,9 +37,14 @@ pub enum Source {
 
 /// Reads the environment by `get`: RRSA if all of it is there, else an access key; never further.
 ///
+/// An STS of the pairs in `allowed` may be named, but serves only the stores of its pair, and those use it anyway.
+///
 /// # Errors
 /// A sentence, if it names an STS that is none.
-pub fn read(get: impl Fn(&'static str) -> Option<String>) -> Result<Environment, String> {
+pub fn read(
+    get: impl Fn(&'static str) -> Option<String>,
+    allowed: &[AllowedEndpoint],
+) -> Result<Environment, String> {
     let get = |name| get(name).filter(|value| !value.is_empty());
     let sts = match (
         get("ALIBABA_CLOUD_STS_ENDPOINT"),
@@ -55,7 +60,13 @@ pub fn read(get: impl Fn(&'static str) -> Option<String>) -> Result<Environment,
         }
         (None, None) => None,
     };
-    let sts = sts.map(|(name, host)| sts_host(&host).map_err(|what| format!("{name}: {what}")));
+    let is_of_a_pair = |host: &str| {
+        let origin = host.parse::<Origin>();
+        origin.is_ok_and(|origin| allowed.iter().any(|pair| pair.sts == origin))
+    };
+    let sts = sts
+        .filter(|(_, host)| !is_of_a_pair(host))
+        .map(|(name, host)| sts_host(&host).map_err(|what| format!("{name}: {what}")));
     Ok(Environment {
         source: federated(&get).or_else(|| key(&get).map(Source::Key)),
         sts: sts.transpose()?,
@@ -98,10 +109,12 @@ mod tests {
     ];
 
     fn environment(variables: &[(&str, &str)]) -> Result<Environment, String> {
-        read(|name| {
+        let get = |name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
-        })
+        };
+        let pair = "http://127.0.0.1:1=http://127.0.0.1:2".parse().unwrap();
+        read(get, &[pair])
     }
 
     #[test]
@@ -154,8 +167,14 @@ mod tests {
             ]),
             Ok(Some("https://sts-vpc.cn-beijing.aliyuncs.com".into()))
         );
+        assert_eq!(
+            host(&[(endpoint, "http://127.0.0.1:2")]),
+            Ok(None),
+            "that of a pair is for the stores of the pair"
+        );
         for wrong in [
             (endpoint, "evil.example"),
+            (endpoint, "http://127.0.0.1:1"),
             (endpoint, "http://sts.aliyuncs.com"),
             (region, "a.evil.example/"),
         ] {

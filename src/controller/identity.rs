@@ -9,9 +9,10 @@ use kube::ResourceExt as _;
 use super::access_key::{consenting_version, read_access_key};
 use super::{Context, Shared};
 use crate::alibaba::assume_role::{Hop, Wish};
-use crate::alibaba::chain::{Base, Chain, Proof, Prove};
+use crate::alibaba::chain::{Base, Chain, Proof, Prove, prove_by_file};
 use crate::alibaba::client::Endpoint;
 use crate::alibaba::credentials::Credentials;
+use crate::alibaba::environment::{Environment, Source};
 use crate::api::auth::{AccessKeySecretRef, AssumeRole, ServiceAccountAuth, SessionSettings};
 use crate::api::kms_secret::StoreStatus;
 use crate::api::{ClusterKmsStore, KmsStore};
@@ -37,6 +38,20 @@ enum Auth {
         account: ServiceAccountAuth,
         wish: Wish,
     },
+    Operator {
+        session_name: String,
+    },
+    EcsRamRole {
+        role: Option<String>,
+    },
+}
+
+/// Where STS is.
+pub(super) struct StsEndpoints {
+    /// For the operator's own identity.
+    pub(super) own: Endpoint,
+    /// For everything else.
+    pub(super) hops: Endpoint,
 }
 
 impl Identity {
@@ -75,6 +90,14 @@ impl Identity {
                 namespace: given.secret_ref.namespace.clone(),
                 secret: given.secret_ref.secret.clone(),
             }
+        } else if auth.operator.is_some() {
+            Auth::Operator {
+                session_name: session.clone(),
+            }
+        } else if let Some(given) = &auth.ecs_ram_role {
+            Auth::EcsRamRole {
+                role: given.role_name.clone(),
+            }
         } else {
             let given = auth.service_account.clone()?;
             let session = given.session_name.as_ref().unwrap_or(&session);
@@ -100,7 +123,7 @@ impl Identity {
     pub(super) fn secret(&self) -> Option<(&str, &str)> {
         match &self.auth {
             Auth::AccessKey { namespace, secret } => Some((namespace, &secret.name)),
-            Auth::ServiceAccount { .. } => None,
+            _ => None,
         }
     }
 
@@ -117,7 +140,7 @@ impl Identity {
     pub(super) async fn open(
         &self,
         store: &StoreStatus,
-        sts: Endpoint,
+        sts: StsEndpoints,
         context: &Context,
     ) -> Result<Arc<Credentials>, Failure> {
         let base = match &self.auth {
@@ -127,9 +150,6 @@ impl Identity {
                     .as_deref()
                     .unwrap_or_default();
                 let key = read_access_key(namespace, secret, version, context).await?;
-                if self.hops.is_empty() {
-                    return Ok(Credentials::fixed(key));
-                }
                 Base::Key(key)
             }
             Auth::ServiceAccount {
@@ -137,15 +157,25 @@ impl Identity {
                 account,
                 wish,
             } => Base::Federated {
-                endpoint: sts.clone(),
+                endpoint: sts.hops.clone(),
                 provider_arn: account.oidc_provider_arn.clone(),
                 wish: wish.clone(),
                 prove: prove(namespace.clone(), account, Arc::clone(&context.shared)),
             },
+            Auth::Operator { session_name } => {
+                own(&context.environment, session_name, sts.own).ok_or_else(no_own_identity)?
+            }
+            Auth::EcsRamRole { role } => Base::Instance {
+                metadata: Arc::clone(&context.metadata),
+                role: role.clone(),
+            },
         };
+        if let (Base::Key(key), []) = (&base, &*self.hops) {
+            return Ok(Credentials::fixed(key.clone()));
+        }
         let chain = Arc::new(Chain {
             sts: Arc::clone(&context.sts),
-            endpoint: sts,
+            endpoint: sts.hops,
             base,
             hops: self.hops.clone(),
         });
@@ -177,6 +207,38 @@ fn hop(role: &AssumeRole, session_name: &str) -> Hop {
         external_id: role.external_id.clone(),
         wish: wish(&role.session, session_name),
     }
+}
+
+/// The operator's own identity, as its environment gives it.
+fn own(environment: &Environment, session_name: &str, endpoint: Endpoint) -> Option<Base> {
+    Some(match environment.source.as_ref()? {
+        Source::Key(key) => Base::Key(key.clone()),
+        Source::Federated {
+            role_arn,
+            provider_arn,
+            token_file,
+            session_name: given,
+        } => Base::Federated {
+            endpoint,
+            provider_arn: provider_arn.clone(),
+            wish: Wish {
+                session_name: given.as_deref().unwrap_or(session_name).to_owned(),
+                duration_seconds: None,
+                policy: None,
+            },
+            prove: prove_by_file(role_arn.clone(), token_file.clone()),
+        },
+    })
+}
+
+fn no_own_identity() -> Failure {
+    Failure::new(
+        Reason::CredentialsNotFound,
+        "the operator has no identity of its own for auth.operator",
+        "cluster administrator: let ack-pod-identity-webhook inject RRSA into the operator's pod (ALIBABA_CLOUD_ROLE_ARN, \
+         ALIBABA_CLOUD_OIDC_PROVIDER_ARN, ALIBABA_CLOUD_OIDC_TOKEN_FILE), or set ALIBABA_CLOUD_ACCESS_KEY_ID and \
+         ALIBABA_CLOUD_ACCESS_KEY_SECRET there",
+    )
 }
 
 /// Brings tokens of a `ServiceAccount`, each time after it was asked for its consent.

@@ -11,10 +11,10 @@ use tokio::sync::OnceCell;
 use super::Context;
 use super::ca_bundle::ca_bundle;
 use super::caches::{Labels, SecretMeta};
-use super::identity::Identity;
+use super::identity::{Identity, StsEndpoints};
 use crate::alibaba::client::{Client as KmsClient, Endpoint};
 use crate::alibaba::credentials::Credentials;
-use crate::alibaba::endpoint::{Origin, resolve as resolve_endpoint, resolve_sts};
+use crate::alibaba::endpoint::{Origin, paired, resolve as resolve_endpoint, resolve_sts};
 use crate::alibaba::kms::{self, Batch};
 use crate::alibaba::reader::{self, Glance, Reader};
 use crate::alibaba::secret_value::{GetSecretValue, SecretValue};
@@ -36,6 +36,8 @@ pub(super) struct Resolved {
     pub(super) name: String,
     pub(super) origin: Origin,
     sts: Origin,
+    /// The STS that knows the operator itself.
+    own_sts: Origin,
     labels: StoreLabels,
     ca_bundle: Option<String>,
     method: SignatureMethod,
@@ -170,6 +172,9 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
     let allowed = &context.allowed_endpoints;
     let origin = resolve_endpoint(region, is_public, endpoint, allowed).map_err(invalid)?;
     let digest = found.digest(&origin);
+    let sts = resolve_sts(region, is_public, endpoint, &origin, allowed);
+    let is_paired = paired(endpoint, &origin, allowed).is_some();
+    let own_sts = context.environment.sts.clone().filter(|_| !is_paired);
     let identity = found
         .identity
         .ok_or_else(|| invalid("spec.auth names no way to authenticate".into()))?;
@@ -181,7 +186,8 @@ pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Res
             identity: Some(digest),
             credential_resource_version: identity.version(context).await?,
         },
-        sts: resolve_sts(region, is_public, endpoint, &origin, allowed),
+        own_sts: own_sts.unwrap_or_else(|| sts.clone()),
+        sts,
         origin,
         labels: StoreLabels {
             kind,
@@ -319,23 +325,23 @@ fn check_tenant(
 pub(super) async fn reader(store: &Resolved, context: &Context) -> Result<Arc<Reader>, Failure> {
     let opening = context.readers.opening(store);
     let reader = opening.get_or_try_init(|| async {
-        let ca_bundle = store.ca_bundle.as_deref();
-        let kms = endpoint(store, &store.origin, ca_bundle, context)?;
-        // The CA is for the store's own endpoint: an STS elsewhere has a certificate that a public authority signed.
-        let ca_bundle = ca_bundle.filter(|_| store.sts == store.origin);
-        let sts = endpoint(store, &store.sts, ca_bundle, context)?;
+        let kms = endpoint(store, &store.origin, context)?;
+        let sts = StsEndpoints {
+            own: endpoint(store, &store.own_sts, context)?,
+            hops: endpoint(store, &store.sts, context)?,
+        };
         let credentials = store.identity.open(&store.status, sts, context).await?;
         Ok(open(store, kms, credentials, &context.kms))
     });
     reader.await.map(Arc::clone)
 }
 
-fn endpoint(
-    store: &Resolved,
-    origin: &Origin,
-    ca_bundle: Option<&str>,
-    context: &Context,
-) -> Result<Endpoint, Failure> {
+/// How a store reaches an origin. Its CA is for its own endpoint: an STS elsewhere has a certificate of a public one.
+fn endpoint(store: &Resolved, origin: &Origin, context: &Context) -> Result<Endpoint, Failure> {
+    let ca_bundle = store
+        .ca_bundle
+        .as_deref()
+        .filter(|_| *origin == store.origin);
     let endpoint = context.kms.endpoint(origin.clone(), ca_bundle);
     endpoint.map_err(|what| {
         Failure::new(

@@ -25,6 +25,8 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::AllowedEndpoint;
+use crate::alibaba::environment::Environment;
+use crate::alibaba::metadata::Metadata;
 use crate::alibaba::sts::Sts;
 use crate::api::KmsSecret;
 use crate::cluster::Cluster;
@@ -45,6 +47,10 @@ pub struct Shared {
     pub kms: Arc<KmsClient>,
     /// STS, with the pace that all stores share.
     pub sts: Arc<Sts>,
+    /// The metadata service of the node.
+    pub metadata: Arc<Metadata>,
+    /// The operator's own identity.
+    pub environment: Environment,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The one clock.

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kms_emulator::jiff::SignedDuration;
-use kms_emulator::{Fault, Role, StsKey};
-use kms_secret_operator::api::{KmsSecret, KmsStore};
+use kms_emulator::{Fault, MetadataMode, Role, StsKey};
+use kms_secret_operator::alibaba::environment::{self, Environment};
+use kms_secret_operator::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use kube::Api;
-use kube::api::{GetParams, Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use serde_json::{Value, json};
 
-use crate::world::{KEY_ID, World, a_while, condition, eventually};
+use crate::world::{KEY_ID, KEY_SECRET, Operator, World, a_while, condition, eventually};
 
 const PROVIDER: &str = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-test";
 const ROLE: &str = "acs:ram::1234567890123456:role/shop";
@@ -323,4 +325,164 @@ async fn a_session_out_of_a_secret_reads_and_assumes_roles() {
         .until_ready("disabled", "False", "IdentityRefused")
         .await;
     assert!(message(&object).contains("InvalidAccessKeyId.Inactive"));
+}
+
+/// Makes a `ClusterKmsStore` and a KmsSecret of that name that uses it.
+async fn read_by_cluster(world: &World, name: &str, auth: Value) {
+    let spec = json!({
+        "region": "cn-hangzhou", "endpoint": world.kms.origin(), "auth": auth,
+        "namespaces": {"names": [world.namespace]}, "secretNames": ["app/*"],
+    });
+    let manifest = json!({
+        "apiVersion": "alikms.dev/v1alpha1", "kind": "ClusterKmsStore", "metadata": {"name": name}, "spec": spec,
+    });
+    let params = PatchParams::apply("user").force();
+    Api::<ClusterKmsStore>::all(world.client.clone())
+        .patch(name, &params, &Patch::Apply(&manifest))
+        .await
+        .unwrap();
+    let more = json!({"storeRef": {"kind": "ClusterKmsStore", "name": name}});
+    world.kms_secret(name, "app/text", more).await;
+}
+
+/// A token of the ServiceAccount `orders`, as the kubelet writes it into a pod.
+async fn mounted_token(world: &World) -> std::path::PathBuf {
+    let wanted: TokenRequest = serde_json::from_value(json!({
+        "spec": {"audiences": ["sts.aliyuncs.com"], "expirationSeconds": 3600},
+    }))
+    .unwrap();
+    let made = world
+        .api::<ServiceAccount>()
+        .create_token_request("orders", &PostParams::default(), &wanted)
+        .await
+        .unwrap();
+    let path = std::env::temp_dir().join(format!("{}.token", world.namespace));
+    std::fs::write(&path, made.status.unwrap().token).unwrap();
+    path
+}
+
+async fn operator_in(world: &World, environment: &[(&str, &str)]) -> Operator {
+    let get = |name: &'static str| {
+        let found = environment.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let environment: Environment = environment::read(get, &[]).unwrap();
+    let metadata = world.kms.origin();
+    let client = world.cluster.client().await;
+    let flags = ["--metadata-endpoint", &metadata];
+    let adapt = |run: &mut kms_secret_operator::config::Run| run.environment = environment;
+    world.operator_by(client, &flags, adapt).await
+}
+
+#[tokio::test]
+async fn a_cluster_store_may_read_as_the_operator_or_as_its_node() {
+    let world = World::alone().await;
+    world.kms.put_generic("app/text", "hello");
+    add_provider(&world).await;
+    world.kms.add_oidc_role(ROLE, PROVIDER, &subject(&world));
+    account(&world, "orders", json!({})).await;
+    let token = mounted_token(&world).await;
+    let operator = operator_in(
+        &world,
+        &[
+            ("ALIBABA_CLOUD_ROLE_ARN", ROLE),
+            ("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", PROVIDER),
+            ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", token.to_str().unwrap()),
+        ],
+    )
+    .await;
+    read_by_cluster(&world, "own", json!({"operator": {}})).await;
+    world.until_synced("own").await;
+    assert_eq!(world.kms.count(OIDC), 1);
+    std::fs::write(&token, "no.token.any-more").unwrap();
+    read_by_cluster(&world, "stale", json!({"operator": {}})).await;
+    let object = world.until_ready("stale", "False", "IdentityRefused").await;
+    assert!(message(&object).contains("AuthenticationFail.OIDCToken.Invalid"));
+    std::fs::remove_file(&token).unwrap();
+    read_by_cluster(&world, "gone", json!({"operator": {}})).await;
+    let object = world
+        .until_ready("gone", "False", "CredentialsNotFound")
+        .await;
+    assert!(message(&object).contains(".token"));
+
+    read_as_the_node(&world).await;
+    operator.stop().await;
+
+    // An AccessKey serves as well, and nothing else is tried where there is none.
+    let key = [
+        ("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY_ID),
+        ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", KEY_SECRET),
+    ];
+    let operator = operator_in(&world, &key).await;
+    world.kms.reset_calls();
+    read_by_cluster(&world, "key", json!({"operator": {}})).await;
+    world.until_synced("key").await;
+    assert!(keys(&world).contains(&KEY_ID.to_owned()));
+    operator.stop().await;
+    let _operator = operator_in(&world, &[]).await;
+    read_by_cluster(&world, "none", json!({"operator": {}})).await;
+    let object = world
+        .until_ready("none", "False", "CredentialsNotFound")
+        .await;
+    assert!(message(&object).contains("ack-pod-identity-webhook"));
+}
+
+async fn read_as_the_node(world: &World) {
+    let kms = &world.kms;
+    let node = || json!({"ecsRamRole": {}});
+    read_by_cluster(world, "no-role", node()).await;
+    let object = world
+        .until_ready("no-role", "False", "IdentityRefused")
+        .await;
+    assert!(
+        message(&object).contains("RAM role"),
+        "{}",
+        message(&object)
+    );
+
+    kms.set_instance_role(Some("worker"));
+    for (name, mode) in [
+        ("both", MetadataMode::Both),
+        ("second", MetadataMode::V2Only),
+        ("first", MetadataMode::V1Only),
+        ("not-allowed", MetadataMode::V1OnlyNotAllowed),
+    ] {
+        kms.set_metadata_mode(mode);
+        read_by_cluster(world, name, node()).await;
+        world.until_synced(name).await;
+    }
+    kms.set_metadata_mode(MetadataMode::Both);
+    read_by_cluster(
+        world,
+        "named",
+        json!({"ecsRamRole": {"roleName": "worker"}}),
+    )
+    .await;
+    world.until_synced("named").await;
+    read_by_cluster(world, "other", json!({"ecsRamRole": {"roleName": "other"}})).await;
+    world.until_ready("other", "False", "IdentityRefused").await;
+    kms.set_metadata_mode(MetadataMode::NotSuccess);
+    read_by_cluster(world, "failed", node()).await;
+    let object = world
+        .until_ready("failed", "False", "IdentityRefused")
+        .await;
+    assert!(
+        message(&object).contains("(Failed)"),
+        "{}",
+        message(&object)
+    );
+
+    // A service that is out of order is not asked in another way.
+    kms.set_metadata_mode(MetadataMode::Broken);
+    let asked = kms.count("MetadataRole") + kms.count("MetadataCredentials");
+    read_by_cluster(world, "broken", node()).await;
+    world
+        .until_ready("broken", "False", "IdentityUnavailable")
+        .await;
+    assert_eq!(
+        kms.count("MetadataRole") + kms.count("MetadataCredentials"),
+        asked
+    );
+    kms.set_metadata_mode(MetadataMode::V2Only);
+    world.until_synced("broken").await;
 }
