@@ -124,3 +124,25 @@ impl Sts {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn all_stores_together_keep_one_pace() {
+        let client = Client::new(|| jiff::Timestamp::UNIX_EPOCH, |_| ()).unwrap();
+        let sts = Sts::new(Arc::new(client));
+        let began = now();
+        for _ in 0..120 {
+            while let Some(wait) = sts.take_turn() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        let took = now().duration_since(began).as_secs_f64();
+        assert!(
+            (4.5..5.5).contains(&took),
+            "{took} s for 120 after a burst of 20"
+        );
+    }
+}

@@ -100,7 +100,7 @@ pub struct ClusterAccessKeySecretRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountAuth {
-    /// Name of the ServiceAccount, which consents by its annotation `alikms.dev/role-arn` (or `ack.alibabacloud.com/role-arn`): the ARN of the role.
+    /// Name of the ServiceAccount, which consents by its annotation `alikms.dev/role-arn` (or `ack.alibabacloud.com/role-arn`): the ARN of the role. The annotation is read each time that a session is asked for, so a change counts from the next one.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")

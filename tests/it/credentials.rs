@@ -9,6 +9,8 @@ use kms_emulator::jiff::SignedDuration;
 use kms_emulator::{Fault, MetadataMode, Role, StsKey};
 use kms_secret_operator::alibaba::environment::{self, Environment};
 use kms_secret_operator::api::{ClusterKmsStore, KmsSecret, KmsStore};
+use kms_secret_operator::cluster::Cluster;
+use kms_secret_operator::sync::Reason;
 use kube::Api;
 use kube::api::{GetParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
@@ -18,7 +20,7 @@ use crate::world::{KEY_ID, KEY_SECRET, Operator, World, a_while, condition, even
 
 const PROVIDER: &str = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-test";
 const ROLE: &str = "acs:ram::1234567890123456:role/shop";
-const SECOND: &str = "acs:ram::1234567890123456:role/second";
+pub(crate) const SECOND: &str = "acs:ram::1234567890123456:role/second";
 const REMOTE: &str = "acs:ram::9876543210987654:role/remote";
 const OIDC: &str = "AssumeRoleWithOIDC";
 
@@ -27,15 +29,20 @@ const OIDC: &str = "AssumeRoleWithOIDC";
 async fn federated() -> World {
     let world = World::new().await;
     world.kms.put_generic("app/text", "hello");
-    add_provider(&world).await;
-    world.kms.add_oidc_role(ROLE, PROVIDER, &subject(&world));
-    account(&world, "orders", json!({"alikms.dev/role-arn": ROLE})).await;
-    store(&world, "rrsa", rrsa("orders"), json!({})).await;
+    federate(&world).await;
     world
 }
 
+/// The same for a world that is there.
+pub(crate) async fn federate(world: &World) {
+    add_provider(world).await;
+    world.kms.add_oidc_role(ROLE, PROVIDER, &subject(world));
+    account(world, "orders", json!({"alikms.dev/role-arn": ROLE})).await;
+    store(world, "rrsa", rrsa("orders"), json!({})).await;
+}
+
 /// Registers the cluster's own issuer and keys, as the API server publishes them.
-pub(crate) async fn add_provider(world: &World) {
+async fn add_provider(world: &World) {
     let get = async |folder: &str, name: &str| {
         let request = Request::new(folder).get(name, &GetParams::default());
         let request = request.unwrap();
@@ -60,11 +67,11 @@ async fn account(world: &World, name: &str, annotations: Value) {
     world.apply::<ServiceAccount>(name, manifest).await;
 }
 
-fn rrsa(account: &str) -> Value {
+pub(crate) fn rrsa(account: &str) -> Value {
     json!({"serviceAccount": {"name": account, "oidcProviderArn": PROVIDER}})
 }
 
-async fn store(world: &World, name: &str, auth: Value, more: Value) {
+pub(crate) async fn store(world: &World, name: &str, auth: Value, more: Value) {
     let mut spec = json!({"region": "cn-hangzhou", "endpoint": world.kms.origin(), "auth": auth});
     let more = more.as_object().unwrap().clone();
     spec.as_object_mut().unwrap().extend(more);
@@ -80,9 +87,14 @@ fn message(object: &KmsSecret) -> String {
     condition(object, "Ready").unwrap().2.to_owned()
 }
 
-/// The keys that the secret was read with, in order and without repeats.
+/// The keys that secrets were read with, in order and without repeats.
 fn keys(world: &World) -> Vec<String> {
+    keys_of(world, None)
+}
+
+fn keys_of(world: &World, secret: Option<&str>) -> Vec<String> {
     let reads = world.kms.reads().into_iter();
+    let reads = reads.filter(|read| secret.is_none() || read.secret.as_deref() == secret);
     let mut keys: Vec<_> = reads.filter_map(|read| read.access_key).collect();
     keys.dedup();
     keys
@@ -253,6 +265,52 @@ async fn the_rights_of_the_example_suffice_and_never_reach_the_account_of_the_op
 }
 
 #[tokio::test]
+async fn a_service_account_that_was_made_anew_since_its_consent_gives_no_token() {
+    let world = federated().await;
+    let cluster = Cluster::new(world.client.clone(), |_, _| ());
+    let namespace = &world.namespace;
+    let seen = cluster.service_account(namespace, "orders").await.unwrap();
+    let uid = seen.unwrap().uid.unwrap();
+    assert!(cluster.token(namespace, "orders", &uid).await.is_ok());
+    world.delete::<ServiceAccount>("orders").await;
+    account(&world, "orders", json!({})).await;
+    let refused = cluster.token(namespace, "orders", &uid).await;
+    assert_eq!(
+        refused.map(|_| ()).unwrap_err().reason,
+        Reason::CredentialsNotFound
+    );
+}
+
+#[tokio::test]
+async fn a_pair_of_one_origin_is_trusted_by_one_authority() {
+    let world = federated().await;
+    let more = json!({"endpoint": world.kms.https_origin(), "caBundle": world.kms.ca_pem()});
+    store(&world, "private", rrsa("orders"), more).await;
+    let pair = world.kms.https_origin();
+    let _operator = world.operator_with(&["--allow-endpoint", &pair]).await;
+    read(&world, "text", "private").await;
+    world.until_synced("text").await;
+
+    // Elsewhere, the store's authority counts for nothing.
+    let apart = World::new().await;
+    federate(&apart).await;
+    let (kms, sts) = (apart.kms.https_origin(), world.kms.https_origin());
+    let more = json!({"endpoint": kms, "caBundle": world.kms.ca_pem()});
+    store(&apart, "apart", rrsa("orders"), more).await;
+    let pair = format!("{kms}={sts}");
+    let _operator = apart.operator_with(&["--allow-endpoint", &pair]).await;
+    read(&apart, "text", "apart").await;
+    let object = apart
+        .until_ready("text", "False", "IdentityUnavailable")
+        .await;
+    assert!(
+        message(&object).contains("certificate"),
+        "{}",
+        message(&object)
+    );
+}
+
+#[tokio::test]
 async fn roles_are_assumed_one_by_the_other_into_another_account() {
     let world = federated().await;
     world.kms.put_role(Role::new(SECOND).trusting(ROLE));
@@ -325,6 +383,60 @@ async fn a_session_out_of_a_secret_reads_and_assumes_roles() {
         .until_ready("disabled", "False", "IdentityRefused")
         .await;
     assert!(message(&object).contains("InvalidAccessKeyId.Inactive"));
+}
+
+/// This takes a minute and a half: no two exchanges of one identity are closer than a minute.
+#[tokio::test]
+async fn a_session_is_replaced_when_kms_refuses_it_and_ahead_of_its_end() {
+    let world = federated().await;
+    store(&world, "short", rrsa("orders"), json!({})).await;
+    for name in ["long", "short"] {
+        world.kms.put_generic(name, "one");
+    }
+    let _operator = world.operator().await;
+    let more = json!({"storeRef": {"name": "rrsa"}});
+    world.kms_secret("long", "long", more).await;
+    world.until_synced("long").await;
+    world
+        .kms
+        .set_session_lifetime(Some(Duration::from_secs(100)));
+    let more = json!({"storeRef": {"name": "short"}, "refresh": {"interval": "2s"}});
+    world.kms_secret("short", "short", more).await;
+    world.until_synced("short").await;
+    world.kms.set_session_lifetime(None);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+
+    // KMS refuses the session: one exchange, and the read is made again.
+    let refused = Fault::code("InvalidSecurityToken.Expired").on_secret("long");
+    world.kms.fault(refused.times(1));
+    world.kms.put_generic("long", "two");
+    world.force("long").await;
+    world.until_text("long", "value", "two").await;
+    world.until_synced("long").await;
+    assert_eq!(world.kms.count(OIDC), 3);
+    assert_eq!(keys_of(&world, Some("long")).len(), 2);
+
+    // STS is down when the other should be renewed: the old session serves.
+    world
+        .kms
+        .fault(Fault::code("ServiceUnavailableTemporary").on_action(OIDC));
+    let began = std::time::Instant::now();
+    while world.kms.count(OIDC) == 3 && began.elapsed() < Duration::from_secs(60) {
+        a_while().await;
+    }
+    assert!(world.kms.count(OIDC) > 3, "it is renewed ahead");
+    world.kms.put_generic("short", "two");
+    world.until_text("short", "value", "two").await;
+    assert_eq!(keys_of(&world, Some("short")).len(), 1);
+    world.kms.clear_faults();
+    eventually("a new session reads", async || {
+        (keys_of(&world, Some("short")).len() == 2).then_some(())
+    })
+    .await;
+    let is_refused = |outcome: &str| outcome.starts_with("InvalidSecurityToken");
+    assert_eq!(world.kms.count_where(|call| is_refused(&call.outcome)), 1);
+    let object = world.object("short").await;
+    assert_eq!(condition(&object, "Ready").unwrap().0, "True");
 }
 
 /// Makes a `ClusterKmsStore` and a KmsSecret of that name that uses it.

@@ -45,14 +45,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 11),
     ("telemetry", 12),
     ("admin", 12),
+    ("events/", 12),
     ("lib", 13),
-    ("metrics", 8),
-    ("controller/", 9),
-    ("config", 10),
-    ("telemetry", 11),
-    ("admin", 11),
-    ("events/", 11),
-    ("lib", 12),
 ];
 
 /// The first floor that may do anything.

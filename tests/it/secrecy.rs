@@ -6,13 +6,14 @@ use std::process::{Child, Command, Stdio};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use k8s_openapi::api::core::v1::Secret;
 use kms_emulator::jiff::SignedDuration;
-use kms_emulator::{Effect, Fault, StsKey};
+use kms_emulator::{Effect, Fault, Role, StsKey};
 use kms_secret_operator::alibaba::sign::encode;
 use kms_secret_operator::api::{KmsSecret, KmsStore};
 use kube::api::ListParams;
 use serde_json::json;
 
 use crate::cluster::cluster;
+use crate::credentials::{SECOND, federate, rrsa, store};
 use crate::world::{KEY_SECRET, World, a_while, condition, eventually};
 
 /// The operator as it is shipped, with every log there is.
@@ -146,12 +147,65 @@ async fn plant(world: &World) -> StsKey {
                 .await;
         }
     }
+    plant_roles(world).await;
     sts
+}
+
+/// A store that reads by a role that is assumed after that of a ServiceAccount, and three for which that goes wrong.
+async fn plant_roles(world: &World) {
+    federate(world).await;
+    world.kms.put_role(Role::new(SECOND).trusting("*"));
+    let hop = || json!({"assumeRole": [{"roleArn": SECOND}]});
+    store(world, "hop", rrsa("orders"), hop()).await;
+    for (name, role) in [
+        ("hop-unknown", "unknown"),
+        ("hop-truncated", "truncated"),
+        ("hop-garbage", "garbage"),
+    ] {
+        let role = format!("acs:ram::1234567890123456:role/{role}");
+        if name != "hop-unknown" {
+            world.kms.add_role(&role);
+        }
+        let more = json!({"assumeRole": [{"roleArn": role}]});
+        store(world, name, rrsa("orders"), more).await;
+    }
+}
+
+/// STS answers what cannot be read, and then again what can.
+async fn fail_at_sts(world: &World) {
+    world
+        .kms_secret(
+            "hop-unknown",
+            "app/text",
+            json!({"storeRef": {"name": "hop-unknown"}}),
+        )
+        .await;
+    world
+        .until_ready("hop-unknown", "False", "IdentityRefused")
+        .await;
+    for (name, effect) in [
+        ("hop-truncated", Effect::Truncated),
+        ("hop-garbage", Effect::Patch { fields: garbage() }),
+    ] {
+        let fault = world.kms.fault(Fault::new(effect).on_action("AssumeRole"));
+        world
+            .kms_secret(name, "app/text", json!({"storeRef": {"name": name}}))
+            .await;
+        world
+            .until_ready(name, "False", "IdentityUnavailable")
+            .await;
+        world.kms.clear_fault(fault);
+    }
+}
+
+fn garbage() -> serde_json::Map<String, serde_json::Value> {
+    let garbage = json!({"Credentials": {"AccessKeyId": {"x": WRONG}, "SecurityToken": WRONG, "Expiration": WRONG}});
+    garbage.as_object().unwrap().clone()
 }
 
 /// Everything that works.
 async fn succeed(world: &World) {
-    for store in ["prod", "session-v1", "session-v3"] {
+    for store in ["prod", "session-v1", "session-v3", "rrsa", "hop"] {
         world
             .kms_secret(store, "app/text", json!({"storeRef": {"name": store}}))
             .await;
@@ -257,6 +311,7 @@ async fn nothing_secret_is_said_in_a_life_full_of_failures() {
     succeed(&world).await;
     fail(&world).await;
     process.tell().await;
+    fail_at_sts(&world).await;
     a_while().await;
     let mut said = said(&world, &process).await;
     let (code, log) = process.end().await;
@@ -293,6 +348,10 @@ async fn nothing_secret_is_said_in_a_life_full_of_failures() {
             let around = at.map(|at| &text[text.floor_char_boundary(at.saturating_sub(300))..at]);
             assert_eq!(at, None, "{form:?} after {around:?}");
         }
+    }
+    // Every token of the API server begins so, and every one of the emulated STS.
+    for word in ["eyJhbGci", "CAIS"] {
+        assert!(said.iter().all(|text| !text.contains(word)), "{word}");
     }
     for word in ["Signature=", "Authorization:", "authorization:"] {
         assert!(said.iter().all(|text| !text.contains(word)), "{word}");
