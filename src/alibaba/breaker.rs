@@ -50,6 +50,12 @@ impl Breaker {
         self.0.as_ref().is_some_and(|opened| now < opened.until)
     }
 
+    /// The last failure that broke, until a call is answered.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        self.0.as_ref().map(|opened| &opened.error)
+    }
+
     /// A call that was sent at `sent` failed in a way that breaks.
     pub fn open(&mut self, error: &Error, sent: Instant, now: Instant) {
         let times = match &self.0 {

@@ -24,6 +24,32 @@ pub async fn get_secret_value(
     read_secret_value(answer.body.expose_secret())
 }
 
+/// Asks whether a read would succeed, by `DryRun`: KMS then always refuses, and its code says what it would have done.
+///
+/// # Errors
+/// The refusal that a read would meet, or what else came instead of an answer.
+pub async fn check_access(
+    client: &Client,
+    endpoint: &Endpoint,
+    key: &AccessKey,
+    method: SignatureMethod,
+    request: &GetSecretValue,
+) -> Result<(), Error> {
+    let request = GetSecretValue {
+        dry_run: true,
+        ..request.clone()
+    };
+    match client
+        .call(endpoint, key, method, &operation(&request))
+        .await
+    {
+        // A gateway that does not know the parameter answers the value, which is dropped.
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some("DryRunOperationError") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// How a batch ended.
 pub enum Batch {
     /// For each request its result; `None`: it must be read alone.

@@ -93,6 +93,7 @@ struct State {
     is_closed: bool,
     wishes: u64,
     sent: u64,
+    answered: u64,
 }
 
 /// A reader at one moment, for metrics.
@@ -110,6 +111,8 @@ pub struct Glance {
     pub wished: u64,
     /// Reads that were sent for them, alone or in a batch.
     pub sent: u64,
+    /// Reads that brought a value.
+    pub answered: u64,
 }
 
 impl Reader {
@@ -133,6 +136,7 @@ impl Reader {
             is_closed: false,
             wishes: 0,
             sent: 0,
+            answered: 0,
         };
         Arc::new_cyclic(|me| Self {
             setup,
@@ -207,7 +211,14 @@ impl Reader {
             is_broken: state.breaker.is_open(now()),
             wished: state.wishes,
             sent: state.sent,
+            answered: state.answered,
         }
+    }
+
+    /// Why reads were last held back, until one is answered.
+    #[must_use]
+    pub fn broken(&self) -> Option<Error> {
+        self.lock().breaker.error().cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -442,6 +453,7 @@ impl State {
     }
 
     fn succeeded(&mut self, request: &GetSecretValue, sent: Instant) {
+        self.answered += 1;
         self.limiter.passed(now());
         self.breaker.close(sent);
         self.alone.remove(request);

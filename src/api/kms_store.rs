@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,16 @@ use super::auth::{AccessKeySecretRef, AssumeRole, Auth, ClusterAssumeRole, Clust
     version = "v1alpha1",
     kind = "KmsStore",
     namespaced,
+    status = "KmsStoreStatus",
     derive = "PartialEq",
     category = "alikms",
     validation = Rule::new("!has(self.spec.caBundle) || !has(self.spec.caBundleRef)").message("give caBundle or caBundleRef, not both"),
     doc = "Says where Alibaba Cloud KMS is and by whose identity it is read; usable from its own namespace only.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
-    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(name = "Identity", type_ = "string", json_path = ".status.identity"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint", priority = 1),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -55,12 +60,16 @@ pub struct KmsStoreSpec {
     group = "alikms.dev",
     version = "v1alpha1",
     kind = "ClusterKmsStore",
+    status = "KmsStoreStatus",
     derive = "PartialEq",
     category = "alikms",
     validation = Rule::new("!has(self.spec.caBundle) || !has(self.spec.caBundleRef)").message("give caBundle or caBundleRef, not both"),
     doc = "Says where Alibaba Cloud KMS is, by whose identity it is read, which namespaces may use it, and for which secrets.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
-    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(name = "Identity", type_ = "string", json_path = ".status.identity"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint", priority = 1),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -120,6 +129,29 @@ pub struct NamespaceSelector {
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("size(self) > 0").message("an empty selector would select every namespace"))]
     pub match_labels: BTreeMap<String, String>,
+}
+
+/// Whether the store's credentials work, and whose they are.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsStoreStatus {
+    /// Generation of the spec that this status tells of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: STS or KMS knew who asked, the last time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// ARN of the user, role or session that the credentials belong to, as STS tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Digest of what of the store decides where KMS is and who reads it, as it was looked at; nothing secret is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// resourceVersion of the Secret with the credentials, as it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_resource_version: Option<String>,
 }
 
 /// Where certificates of authorities are.

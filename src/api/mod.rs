@@ -38,9 +38,9 @@ pub const FOREIGN_ROLE_ANNOTATION: &str = "ack.alibabacloud.com/role-arn";
 /// The `CustomResourceDefinitions`, in the order in which `kms-secret-operator crds` prints them.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut kms_secret = KmsSecret::crd();
-    default_status(&mut kms_secret);
-    vec![kms_secret, KmsStore::crd(), ClusterKmsStore::crd()]
+    let mut all = vec![KmsSecret::crd(), KmsStore::crd(), ClusterKmsStore::crd()];
+    all.iter_mut().for_each(default_status);
+    all
 }
 
 /// Gives a new object a status whose generation matches nothing, so that tools which judge by

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, Client, Resource as _, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -265,6 +265,32 @@ impl Cluster {
         }
     }
 
+    /// Patches the status of a store, if it is still as it was seen; `resource` names it to the metrics.
+    ///
+    /// # Errors
+    /// [`WriteError::Stale`] if it changed, [`WriteError::Gone`] if it is gone.
+    pub async fn patch_store_status<K: Resource<DynamicType = ()>>(
+        &self,
+        store: &K,
+        resource: &'static str,
+        patch: Value,
+    ) -> Result<(), WriteError> {
+        let _permit = self.writes.acquire().await;
+        (self.observe)("patch", resource);
+        let name = store.name_any();
+        let url = K::url_path(&(), store.meta().namespace.as_deref());
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": store.meta().uid, "resourceVersion": store.meta().resource_version},
+            "status": patch,
+        }));
+        let params = PatchParams::default();
+        let request = Request::new(url)
+            .patch_subresource("status", &name, &params, &patch)
+            .map_err(|_| WriteError::Stale)?;
+        let answer = within_deadline(self.client.request_text(request)).await;
+        answer.map(drop).map_err(|err| status_error(&err, &name))
+    }
+
     /// Reads a `KmsSecret` from the API server itself.
     ///
     /// # Errors
@@ -280,10 +306,15 @@ impl Cluster {
         answer.map_err(|err| unavailable(&err, "read a KmsSecret"))
     }
 
-    /// Publishes an Event about `object`. An Event that can't be published is only logged.
-    pub async fn publish(&self, object: &KmsSecret, warning: bool, reason: &str, message: &str) {
+    /// Publishes an Event about an object. One that can't be published is only logged.
+    pub async fn publish(
+        &self,
+        about: &ObjectReference,
+        warning: bool,
+        reason: &str,
+        message: &str,
+    ) {
         (self.observe)("create", "events");
-        let reference: ObjectReference = object.object_ref(&());
         let note = message.chars().take(NOTE_MAX).collect();
         let event = Event {
             type_: if warning {
@@ -296,9 +327,13 @@ impl Cluster {
             action: "Sync".into(),
             secondary: None,
         };
-        let published = tokio::time::timeout(DEADLINE, self.recorder.publish(&event, &reference));
+        let published = tokio::time::timeout(DEADLINE, self.recorder.publish(&event, about));
         if !matches!(published.await, Ok(Ok(()))) {
-            tracing::warn!(object = %reference.name.unwrap_or_default(), reason, "an Event could not be published");
+            tracing::warn!(
+                object = about.name,
+                reason,
+                "an Event could not be published"
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the watches have seen, and who uses what.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::ResourceExt as _;
@@ -27,6 +28,12 @@ pub(super) struct Caches {
     pub(super) ca_bundles: Store<ConfigMap>,
     /// What is of the cluster; none where the loop looks at one namespace.
     pub(super) cluster: Option<ClusterCaches>,
+}
+
+/// Some of the stores.
+pub(super) struct Stores {
+    pub(super) of_namespaces: Vec<Arc<KmsStore>>,
+    pub(super) of_cluster: Vec<Arc<ClusterKmsStore>>,
 }
 
 /// What the watches of cluster-wide kinds have seen.
@@ -151,50 +158,58 @@ impl Caches {
         })
     }
 
-    pub(super) fn users_of_credentials(&self, secret: &SecretMeta) -> Vec<ObjectRef<KmsSecret>> {
+    /// The stores whose credentials stand in a Secret.
+    pub(super) fn stores_of_credentials(&self, secret: &SecretMeta) -> Stores {
         let is_it = |credentials: Option<(String, &AccessKeySecretRef)>| {
             credentials.is_some_and(|(namespace, reference)| {
                 Some(namespace) == secret.namespace() && reference.name == secret.name_any()
             })
         };
-        self.users_of_stores(
+        self.stores_where(
             |store| is_it(store.credentials()),
             |store| is_it(store.credentials()),
         )
     }
 
-    pub(super) fn users_of_ca_bundle(&self, bundle: &ConfigMap) -> Vec<ObjectRef<KmsSecret>> {
+    /// The stores that trust the certificates of a `ConfigMap`.
+    pub(super) fn stores_of_ca_bundle(&self, bundle: &ConfigMap) -> Stores {
         let is_it = |given: Option<(&str, &CaBundleRef)>| {
             given.is_some_and(|(namespace, reference)| {
                 bundle.namespace().as_deref() == Some(namespace)
                     && reference.name == bundle.name_any()
             })
         };
-        self.users_of_stores(
+        self.stores_where(
             |store| is_it(store.ca_bundle_ref()),
             |store| is_it(store.ca_bundle_ref()),
         )
     }
 
-    /// The users of the stores that meet a condition.
-    fn users_of_stores(
+    pub(super) fn all_stores(&self) -> Stores {
+        self.stores_where(|_| true, |_| true)
+    }
+
+    fn stores_where(
         &self,
         is_one: impl Fn(&KmsStore) -> bool,
         is_cluster_one: impl Fn(&ClusterKmsStore) -> bool,
-    ) -> Vec<ObjectRef<KmsSecret>> {
-        let stores = self.stores.state_filter(|store| is_one(store));
-        let mut users: Vec<_> = stores
-            .iter()
-            .flat_map(|store| self.users_of_store(store))
-            .collect();
-        if let Some(cluster) = &self.cluster {
-            let stores = cluster.stores.state_filter(|store| is_cluster_one(store));
-            users.extend(
-                stores
-                    .iter()
-                    .flat_map(|store| self.users_of_cluster_store(store)),
-            );
+    ) -> Stores {
+        let cluster = self.cluster.as_ref();
+        Stores {
+            of_namespaces: self.stores.state_filter(|store| is_one(store)),
+            of_cluster: cluster.map_or_else(Vec::new, |cluster| {
+                cluster.stores.state_filter(|store| is_cluster_one(store))
+            }),
         }
-        users
+    }
+
+    /// The users of some stores.
+    pub(super) fn users_of(&self, stores: &Stores) -> Vec<ObjectRef<KmsSecret>> {
+        let of_namespaces = stores.of_namespaces.iter();
+        let of_cluster = stores.of_cluster.iter();
+        of_namespaces
+            .flat_map(|store| self.users_of_store(store))
+            .chain(of_cluster.flat_map(|store| self.users_of_cluster_store(store)))
+            .collect()
     }
 }

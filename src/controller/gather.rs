@@ -5,8 +5,8 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
-use super::kms_store::{self, Resolved};
 use super::memory::{Memory, is_older};
+use super::store::{self, Resolved};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::TargetStatus;
 use crate::cluster::classify;
@@ -38,7 +38,7 @@ pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> R
         (Err(unused), Ok(Target::Absent.into()))
     } else {
         futures::join!(
-            kms_store::resolve(object, context),
+            store::resolve(object, context),
             find_target(object, &memory, now, context)
         )
     };

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::memory::Hint;
-use super::{Context, kms_store};
+use super::{Context, store};
 use crate::alibaba::batch::plain_name;
 use crate::alibaba::notice::{Kind, Notice};
 use crate::api::KmsSecret;
@@ -85,7 +85,7 @@ fn hinted(context: &Context, notices: &[Notice]) -> Vec<ObjectRef<KmsSecret>> {
 
 /// Leaves a hint for one object, if any of the notices is about its secret in its store's region.
 fn hint(context: &Context, object: &KmsSecret, notices: &[Notice]) -> Option<HintResult> {
-    let Ok(region) = kms_store::region(object, context) else {
+    let Ok(region) = store::region(object, context) else {
         return Some(HintResult::NotAllowed);
     };
     let hint = notices

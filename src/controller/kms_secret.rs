@@ -4,17 +4,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
 
 use super::Context;
 use super::caches::SecretMeta;
 use super::gather::{Round, gather};
-use super::kms_store::{self, Resolved};
 use super::memory::Hint;
 use super::read::Fetched;
 use super::record::Outcome;
+use super::store::{self, Resolved};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError};
@@ -61,6 +61,9 @@ impl Round<'_> {
             _ => Reason::Conflict,
         };
         self.context.metrics.observe_sync(why, reason);
+        if let Some(works) = tells_of_store(reason) {
+            self.context.doubt_store(self.object, works);
+        }
         outcome
     }
 
@@ -180,7 +183,12 @@ impl Round<'_> {
                 );
                 self.context
                     .cluster
-                    .publish(self.object, true, "OldTargetLeft", &message)
+                    .publish(
+                        &self.object.object_ref(&()),
+                        true,
+                        "OldTargetLeft",
+                        &message,
+                    )
                     .await;
             }
         }
@@ -229,7 +237,7 @@ impl Round<'_> {
     /// The store that the object may use now is not the one that we have in hand.
     async fn is_other_store(&self, store: &StoreStatus) -> bool {
         let is_same = |found: Resolved| found.status.is_same_identity(store);
-        !kms_store::resolve(self.object, self.context)
+        !store::resolve(self.object, self.context)
             .await
             .is_ok_and(is_same)
     }
@@ -248,5 +256,19 @@ impl Round<'_> {
                 .metrics
                 .observe_rotation(Duration::try_from(delay).unwrap_or_default());
         }
+    }
+}
+
+/// Whether an attempt that ended so shows that the store's credentials work, or that they don't.
+fn tells_of_store(reason: Reason) -> Option<bool> {
+    match reason {
+        Reason::Synced => Some(true),
+        Reason::CredentialsInvalid
+        | Reason::CredentialsNotFound
+        | Reason::CredentialsNotAllowed
+        | Reason::IdentityRefused
+        | Reason::AccountUnavailable
+        | Reason::InstanceUnavailable => Some(false),
+        _ => None,
     }
 }

@@ -7,10 +7,12 @@ mod gather;
 mod hints;
 mod identity;
 mod kms_secret;
-mod kms_store;
 mod memory;
 mod read;
+mod readers;
 mod record;
+mod store;
+mod store_status;
 mod watches;
 
 use std::collections::HashSet;
@@ -21,23 +23,25 @@ use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::{Config, applier};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::AllowedEndpoint;
 use crate::alibaba::environment::Environment;
 use crate::alibaba::metadata::Metadata;
 use crate::alibaba::sts::Sts;
-use crate::api::KmsSecret;
+use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
 use crate::sync::plan::Limits;
-use caches::Caches;
+use caches::{Caches, Stores};
 pub use hints::Hints;
 use memory::{Memories, Memory};
 
 /// Reconciles are many and cheap, and mostly wait: what is scarce has a gate of its own.
 const CONCURRENCY: u16 = 1024;
+/// Stores are few, and each look is a call to STS.
+const STORES_CONCURRENCY: u16 = 16;
 
 /// What every loop shares.
 pub struct Shared {
@@ -70,7 +74,10 @@ pub struct Context {
     shared: Arc<Shared>,
     caches: Caches,
     memories: Memories,
-    readers: kms_store::Readers,
+    readers: readers::Readers,
+    /// Stores whose status is to be looked at.
+    stores: store_status::Queue<KmsStore>,
+    cluster_stores: store_status::Queue<ClusterKmsStore>,
 }
 
 impl Context {
@@ -80,6 +87,17 @@ impl Context {
         if cached.is_some_and(|cached| cached.uid() == object.uid()) {
             self.memories.keep(object, memory);
         }
+    }
+
+    /// Has some stores looked at; answers who uses them.
+    fn look_at(&self, stores: &Stores) -> Vec<ObjectRef<KmsSecret>> {
+        for store in &stores.of_namespaces {
+            self.stores.look_at(ObjectRef::from_obj(&**store));
+        }
+        for store in &stores.of_cluster {
+            self.cluster_stores.look_at(ObjectRef::from_obj(&**store));
+        }
+        self.caches.users_of(stores)
     }
 
     /// Drops what is remembered of objects and stores that are gone; after a new list, since those have no event.
@@ -126,11 +144,15 @@ pub async fn run(
 ) {
     let (caches, writers) = caches::empty(namespace.is_none());
     let kms_secrets = caches.kms_secrets.clone();
+    let (stores, stores_to_look_at) = store_status::Queue::new();
+    let (cluster_stores, cluster_stores_to_look_at) = store_status::Queue::new();
     let context = Arc::new(Context {
         shared,
         caches,
         memories: Memories::default(),
-        readers: kms_store::Readers::default(),
+        readers: readers::Readers::default(),
+        stores,
+        cluster_stores,
     });
     let in_use = Arc::downgrade(&context);
     context.metrics.watch_stores(move || {
@@ -159,10 +181,49 @@ pub async fn run(
             Err(_gone) => tracing::debug!("an object was gone before it was looked at"),
         }
     });
+    let of_namespaces = look_at_stores(
+        Some(context.caches.stores.clone()),
+        stores_to_look_at,
+        &context,
+        stop.clone(),
+    );
+    let of_cluster = look_at_stores(
+        context
+            .caches
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.stores.clone()),
+        cluster_stores_to_look_at,
+        &context,
+        stop.clone(),
+    );
     // The watches run in tasks of their own: a reconcile waits for them, so they must not wait for reconciles.
     let tasks: Vec<_> = watches.into_iter().map(tokio::spawn).collect();
-    futures::join!(filling, reconciling);
+    futures::join!(filling, reconciling, of_namespaces, of_cluster);
     for task in tasks {
         task.abort();
     }
+}
+
+/// Keeps the status of the stores of a kind.
+async fn look_at_stores<K>(
+    cache: Option<Store<K>>,
+    requests: store_status::Requests<K>,
+    context: &Arc<Context>,
+    stop: impl Future<Output = ()>,
+) where
+    K: store_status::HasStatus,
+    for<'a> store::Store: From<&'a K>,
+{
+    let Some(cache) = cache else { return };
+    applier(
+        |store, context| Box::pin(store_status::reconcile(store, context)),
+        |_, never: &Infallible, _| match *never {},
+        Arc::clone(context),
+        cache,
+        requests.take_until(stop),
+        Config::default().concurrency(STORES_CONCURRENCY),
+    )
+    .for_each(|_| async {})
+    .await;
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::gather::Round;
-use super::kms_store;
+use super::readers;
 use crate::alibaba::Class;
 use crate::alibaba::endpoint::Origin;
 use crate::alibaba::reader::{Rank, Reader};
@@ -54,8 +54,8 @@ impl<'a> Round<'a> {
     pub(super) async fn fetch(&self, why: Why) -> Result<Fetched<'a>, Failure> {
         let read_at = (self.context.clock)();
         let store = self.store.as_ref().map_err(Clone::clone)?;
-        let reader = kms_store::reader(store, self.context).await?;
-        let values = self.read_all(&reader, rank(why), &store.name).await?;
+        let link = readers::link(store, self.context).await?;
+        let values = self.read_all(&link.reader, rank(why), &store.name).await?;
         let kms_now = read_at + self.context.kms.offset(&store.origin);
         let there = values
             .iter()

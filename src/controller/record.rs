@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use kube::{Resource as _, ResourceExt as _};
 
 use super::gather::Round;
 use super::memory::Hint;
@@ -207,14 +207,14 @@ impl Round<'_> {
 
     /// An Event on each change of fortune against what was told `before`; none on a first success.
     async fn announce(&self, before: &KmsSecretStatus) {
-        let (object, cluster) = (self.object, &self.context.cluster);
+        let (about, cluster) = (self.object.object_ref(&()), &self.context.cluster);
         let (was, is) = (status::ready(before), status::ready(&self.memory.status));
         if let Some((value, reason)) = is.filter(|_| is != was) {
             let message = status::ready_message(&self.memory.status);
             let has_recovered = was.is_some_and(|(value, _)| value == "False");
             if value == "False" || has_recovered {
                 cluster
-                    .publish(object, value == "False", reason, message)
+                    .publish(&about, value == "False", reason, message)
                     .await;
             }
         }
@@ -222,7 +222,7 @@ impl Round<'_> {
         if overdue.is_some() && overdue != status::rotation_overdue(before) {
             let message = "KMS does not rotate the secret as it announced.";
             cluster
-                .publish(object, true, "RotationOverdue", message)
+                .publish(&about, true, "RotationOverdue", message)
                 .await;
         }
     }

@@ -86,7 +86,7 @@ pub(super) fn open(
             )
             .modify(trim_ca_bundle),
             writers.ca_bundles,
-            |context, bundle| context.caches.users_of_ca_bundle(bundle),
+            |context, bundle| context.look_at(&context.caches.stores_of_ca_bundle(bundle)),
         ),
     ];
     if let (Some((stores, namespaces)), Some(cluster)) = (writers.cluster, &caches.cluster) {
@@ -212,6 +212,7 @@ impl Waking {
                 Ok(Event::Apply(object) | Event::Delete(object)) => wakes(&context, &object),
                 Ok(Event::InitDone) => {
                     context.prune();
+                    context.look_at(&context.caches.all_stores());
                     context.caches.all()
                 }
                 Ok(Event::Init | Event::InitApply(_)) => Vec::new(),
@@ -259,11 +260,13 @@ fn wakes_itself(context: &Context, object: &KmsSecret) -> Vec<ObjectRef<KmsSecre
 
 fn wakes_of_store(context: &Context, store: &KmsStore) -> Vec<ObjectRef<KmsSecret>> {
     context.prune();
+    context.stores.look_at(ObjectRef::from_obj(store));
     context.caches.users_of_store(store)
 }
 
 fn wakes_of_cluster_store(context: &Context, store: &ClusterKmsStore) -> Vec<ObjectRef<KmsSecret>> {
     context.prune();
+    context.cluster_stores.look_at(ObjectRef::from_obj(store));
     context.caches.users_of_cluster_store(store)
 }
 
@@ -277,7 +280,7 @@ fn wakes_of_credentials(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef
         // Gone, or its consent was withdrawn: nothing of it is kept.
         context.readers.forget_credentials(secret);
     }
-    context.caches.users_of_credentials(secret)
+    context.look_at(&context.caches.stores_of_credentials(secret))
 }
 
 /// The `KmsSecret` that a target is marked with, and those that wait for the target's name to be free.

@@ -10,6 +10,7 @@ pub mod shape;
 pub mod share;
 pub mod sources;
 pub mod status;
+pub mod store_status;
 pub mod tenancy;
 
 use std::time::Duration;

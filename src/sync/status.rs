@@ -16,7 +16,7 @@ const OUTAGE_GRACE: SignedDuration = SignedDuration::from_mins(5);
 /// Times alone are written this often at most, or at the interval if that is longer.
 const HEARTBEAT_MIN: SignedDuration = SignedDuration::from_mins(10);
 
-const READY: &str = "Ready";
+pub(super) const READY: &str = "Ready";
 const STALLED: &str = "Stalled";
 const ROTATION_OVERDUE: &str = "RotationOverdue";
 
@@ -307,7 +307,7 @@ pub fn merge_patch(old: &Value, new: &Value) -> Value {
     Value::Object(patch)
 }
 
-fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
@@ -315,7 +315,7 @@ fn remove(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|condition| condition.type_ != type_);
 }
 
-fn set(
+pub(super) fn set(
     conditions: &mut Vec<Condition>,
     type_: &str,
     status: &str,

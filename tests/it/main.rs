@@ -25,6 +25,7 @@ mod rotation;
 mod rotation_types;
 mod secrecy;
 mod sources;
+mod stores;
 mod sync;
 mod tenancy;
 mod timetable;

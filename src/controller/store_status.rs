@@ -1,0 +1,204 @@
+//! Looks at the credentials of each store, and tells in its status whether they work and whose they are.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use jiff::Timestamp;
+use kube::runtime::controller::{Action, ReconcileRequest};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use super::Context;
+use super::readers;
+use super::store::{Resolved, Store};
+use crate::api::kms_secret::StoreKind;
+use crate::api::kms_store::KmsStoreStatus;
+use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
+use crate::cluster::WriteError;
+use crate::sync::store_status::{self, Verified};
+use crate::sync::{Failure, status};
+
+/// Stores to look at.
+pub(super) type Requests<K> = UnboundedReceiver<Result<ReconcileRequest<K>, Infallible>>;
+
+/// Where the stores to look at are named.
+pub(super) struct Queue<K: Resource<DynamicType = ()> + 'static>(
+    UnboundedSender<Result<ReconcileRequest<K>, Infallible>>,
+);
+
+impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
+    pub(super) fn new() -> (Self, Requests<K>) {
+        let (queue, requests) = unbounded();
+        (Self(queue), requests)
+    }
+
+    /// Has a store looked at.
+    pub(super) fn look_at(&self, store: ObjectRef<K>) {
+        // Nobody listens any more: we are stopping.
+        let _ = self.0.unbounded_send(Ok(store.into()));
+    }
+}
+
+/// A store, as its status is concerned.
+pub(super) trait HasStatus:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+    const RESOURCE: &'static str;
+    fn status(&self) -> Option<&KmsStoreStatus>;
+}
+
+impl HasStatus for KmsStore {
+    const RESOURCE: &'static str = "kmsstores/status";
+    fn status(&self) -> Option<&KmsStoreStatus> {
+        self.status.as_ref()
+    }
+}
+
+impl HasStatus for ClusterKmsStore {
+    const RESOURCE: &'static str = "clusterkmsstores/status";
+    fn status(&self) -> Option<&KmsStoreStatus> {
+        self.status.as_ref()
+    }
+}
+
+/// Looks at one store; everything that can go wrong ends in its status.
+pub(super) async fn reconcile<K>(store: Arc<K>, context: Arc<Context>) -> Result<Action, Infallible>
+where
+    K: HasStatus,
+    for<'a> Store: From<&'a K>,
+{
+    context.caches.filled().await;
+    let told = store.status().cloned().unwrap_or_default();
+    let resolved = Store::from(&*store).resolve(&context).await;
+    let found = match &resolved {
+        Ok(resolved) => look(resolved, &told, &context).await,
+        Err(failure) => Err(failure.clone()),
+    };
+    let now = (context.clock)();
+    let version = resolved.as_ref().ok().map(|resolved| &resolved.status);
+    let new = store_status::after(&told, store.meta().generation, version, &found, now);
+    if new != told {
+        match write(&*store, &told, &new, &context).await {
+            Ok(()) => announce(&*store, &told, &found, &context).await,
+            // The watch shows what it is now, and names it again.
+            Err(WriteError::Stale | WriteError::Gone) => return Ok(Action::await_change()),
+            Err(WriteError::Failed(failure)) => {
+                tracing::warn!(store = %store.name_any(), namespace = ?store.namespace(), "{}", failure.message());
+                return Ok(Action::requeue(Duration::from_secs(5)));
+            }
+        }
+    }
+    Ok(match found {
+        Ok(Verified { identity: Some(_) }) => Action::await_change(),
+        Ok(Verified { identity: None }) => Action::requeue(Duration::from_secs(300)),
+        Err(failure) => Action::requeue(again_after(&failure, &new, now)),
+    })
+}
+
+/// Whether the store's credentials work, and whose they are. Nothing is asked where the status tells it already.
+async fn look(
+    store: &Resolved,
+    told: &KmsStoreStatus,
+    context: &Context,
+) -> Result<Verified, Failure> {
+    let link = readers::link(store, context).await?;
+    if let Some(error) = link.reader.broken() {
+        return Err(Failure::of_kms(&error, "", &store.name));
+    }
+    if store_status::is_told(told, &store.status) && told.identity.is_some() {
+        return Ok(Verified {
+            identity: told.identity.clone(),
+        });
+    }
+    match link.identify().await {
+        Ok(arn) => Ok(Verified {
+            identity: Some(arn),
+        }),
+        Err(error) => {
+            let failure = store_status::failure(&error, &store.name);
+            // KMS may be reached where STS is not.
+            if failure.reason.is_transient() && link.reader.glance().answered > 0 {
+                Ok(Verified { identity: None })
+            } else {
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// As long again as it has been failing, within the bounds of its class.
+fn again_after(failure: &Failure, status: &KmsStoreStatus, now: Timestamp) -> Duration {
+    let (least, most) = failure.reason.retry().bounds();
+    let failing = store_status::since(status).map_or(Duration::ZERO, |since| {
+        Duration::try_from(now.duration_since(since)).unwrap_or_default()
+    });
+    // A store that is not looked at costs nobody a value: ten seconds are soon enough.
+    failing.clamp(least.max(Duration::from_secs(10)), most)
+}
+
+async fn write<K: HasStatus>(
+    store: &K,
+    told: &KmsStoreStatus,
+    new: &KmsStoreStatus,
+    context: &Context,
+) -> Result<(), WriteError> {
+    let to_json = |status| serde_json::to_value(status).unwrap_or_default();
+    let patch = status::merge_patch(&to_json(told), &to_json(new));
+    let cluster = &context.cluster;
+    cluster.patch_store_status(store, K::RESOURCE, patch).await
+}
+
+/// An Event on each change of fortune; none where a new store works.
+async fn announce<K: HasStatus>(
+    store: &K,
+    told: &KmsStoreStatus,
+    found: &Result<Verified, Failure>,
+    context: &Context,
+) {
+    let was = store_status::ready(told);
+    let (is_bad, reason, message) = match found {
+        Ok(_) if was.is_some_and(|(value, _)| value == "False") => (
+            false,
+            store_status::AUTHENTICATED,
+            "The credentials work again.".to_owned(),
+        ),
+        Err(failure) if was != Some(("False", failure.reason.as_str())) => {
+            (true, failure.reason.as_str(), failure.message())
+        }
+        _ => return,
+    };
+    context
+        .cluster
+        .publish(&store.object_ref(&()), is_bad, reason, &message)
+        .await;
+}
+
+impl Context {
+    /// Has the store of `object` looked at, if its status tells something else than `works`.
+    pub(super) fn doubt_store(&self, object: &KmsSecret, works: bool) {
+        let name = &object.spec.store_ref.name;
+        let tells = |status: Option<&KmsStoreStatus>| status.is_some_and(store_status::is_ready);
+        match object.store_kind() {
+            StoreKind::KmsStore => {
+                let namespace = object.namespace().unwrap_or_default();
+                let reference = ObjectRef::new(name).within(&namespace);
+                let found = self.caches.stores.get(&reference);
+                if found.is_some_and(|store| tells(store.status()) != works) {
+                    self.stores.look_at(reference);
+                }
+            }
+            StoreKind::ClusterKmsStore => {
+                let reference = ObjectRef::new(name);
+                let cluster = self.caches.cluster.as_ref();
+                let found = cluster.and_then(|cluster| cluster.stores.get(&reference));
+                if found.is_some_and(|store| tells(store.status()) != works) {
+                    self.cluster_stores.look_at(reference);
+                }
+            }
+        }
+    }
+}

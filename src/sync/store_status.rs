@@ -1,0 +1,199 @@
+//! The status of a store: ready only when its credentials were really exchanged.
+
+use jiff::Timestamp;
+
+use super::status::{self, Context};
+use super::{Failure, Reason, identity};
+use crate::alibaba::{Class, Error};
+use crate::api::kms_secret::StoreStatus;
+use crate::api::kms_store::KmsStoreStatus;
+
+/// Reason of `Ready` where STS, or KMS, knew who asked.
+pub const AUTHENTICATED: &str = "Authenticated";
+
+/// What a look at a store's credentials found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Whose they are, if STS told: an ARN.
+    pub identity: Option<String>,
+}
+
+/// Whether the status tells of these credentials that they work: after a restart, nothing is exchanged to tell it again.
+#[must_use]
+pub fn is_told(status: &KmsStoreStatus, store: &StoreStatus) -> bool {
+    is_ready(status)
+        && status.digest == store.identity
+        && status.credential_resource_version == store.credential_resource_version
+}
+
+/// `Ready` is true.
+#[must_use]
+pub fn is_ready(status: &KmsStoreStatus) -> bool {
+    ready(status).is_some_and(|(value, _)| value == "True")
+}
+
+/// Value and reason of `Ready`.
+#[must_use]
+pub fn ready(status: &KmsStoreStatus) -> Option<(&str, &str)> {
+    let ready = status::find(&status.conditions, status::READY)?;
+    Some((&ready.status, &ready.reason))
+}
+
+/// How long `Ready` has been what it is.
+#[must_use]
+pub fn since(status: &KmsStoreStatus) -> Option<Timestamp> {
+    let ready = status::find(&status.conditions, status::READY)?;
+    Some(ready.last_transition_time.0)
+}
+
+/// The status after a look, or after one that was not needed since [`is_told`].
+#[must_use]
+pub fn after(
+    previous: &KmsStoreStatus,
+    generation: Option<i64>,
+    store: Option<&StoreStatus>,
+    found: &Result<Verified, Failure>,
+    now: Timestamp,
+) -> KmsStoreStatus {
+    let mut status = KmsStoreStatus {
+        observed_generation: generation,
+        conditions: previous.conditions.clone(),
+        digest: store.and_then(|store| store.identity.clone()),
+        credential_resource_version: store
+            .and_then(|store| store.credential_resource_version.clone()),
+        identity: None,
+    };
+    let context = Context {
+        generation,
+        sync: None,
+        now,
+    };
+    let (value, reason, message) = match found {
+        Ok(verified) => {
+            let message = match &verified.identity {
+                Some(arn) => format!("The credentials are those of {arn}."),
+                None => {
+                    "KMS accepts the credentials; STS, which would tell whose they are, does not answer.".into()
+                }
+            };
+            status.identity.clone_from(&verified.identity);
+            ("True", AUTHENTICATED, message)
+        }
+        Err(failure) => ("False", failure.reason.as_str(), failure.message()),
+    };
+    let conditions = &mut status.conditions;
+    status::set(conditions, status::READY, value, reason, &message, context);
+    status
+}
+
+/// What it means for a store that STS did not tell whose its credentials are.
+#[must_use]
+pub fn failure(error: &Error, store: &str) -> Failure {
+    if let Error::Identity(no) = error {
+        return identity::failure(no, store);
+    }
+    let code = error.code();
+    let said = code.map(|code| format!(" ({code})")).unwrap_or_default();
+    let (reason, what, action) = match error.class() {
+        Class::Credential | Class::SecurityToken => (
+            Reason::CredentialsInvalid,
+            format!("STS does not accept the credentials of store {store:?}{said}"),
+            "mend the Secret that the store's auth names; every KmsSecret of the store then heals by itself",
+        ),
+        Class::Throttled => (
+            Reason::Throttled,
+            format!("store {store:?}: STS asks for fewer calls{said}"),
+            "no action needed: it is tried again; the quota is shared by the whole account",
+        ),
+        Class::Clock => (
+            Reason::ClockSkewed,
+            format!("store {store:?}: STS does not accept the time of this node{said}"),
+            "cluster administrator: set the clock of the node that the operator runs on",
+        ),
+        Class::Unavailable | Class::Nonce => (
+            Reason::IdentityUnavailable,
+            format!("store {store:?}: STS: {error}"),
+            "no action needed: it is tried again; if it lasts, check the network between the operator and STS: sts-vpc.<region>.aliyuncs.com where the store reaches KMS over the VPC, else sts.<region>.aliyuncs.com",
+        ),
+        _ => (
+            Reason::IdentityRefused,
+            format!("store {store:?}: STS does not tell whose the credentials are ({error})"),
+            "check the store's auth against the users and roles in RAM",
+        ),
+    };
+    Failure {
+        code: code.map(ToOwned::to_owned),
+        retry_after: error.retry_after(),
+        ..Failure::new(reason, what, action)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alibaba::Refusal;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn store(version: &str, digest: &str) -> StoreStatus {
+        StoreStatus {
+            kind: "KmsStore".into(),
+            uid: "u".into(),
+            generation: 1,
+            identity: Some(digest.into()),
+            credential_resource_version: Some(version.into()),
+        }
+    }
+
+    fn verified() -> Verified {
+        Verified {
+            identity: Some("acs:ram::1:user/app".into()),
+        }
+    }
+
+    fn refused(code: &str) -> Result<Verified, Failure> {
+        let error = Error::Refused(Box::new(Refusal::of_code(400, Some(code))));
+        Err(failure(&error, "prod"))
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again_until_something_changes() {
+        let status = after(
+            &KmsStoreStatus::default(),
+            Some(1),
+            Some(&store("7", "d")),
+            &Ok(verified()),
+            NOW,
+        );
+        assert_eq!(ready(&status), Some(("True", AUTHENTICATED)));
+        assert!(is_told(&status, &store("7", "d")));
+        assert!(!is_told(&status, &store("8", "d")));
+        assert!(!is_told(&status, &store("7", "e")));
+        let broken = after(
+            &status,
+            Some(1),
+            Some(&store("7", "d")),
+            &refused("SignatureDoesNotMatch"),
+            NOW,
+        );
+        assert_eq!(ready(&broken), Some(("False", "CredentialsInvalid")));
+        assert!(!is_told(&broken, &store("7", "d")));
+        assert_eq!(broken.identity, None, "nobody's, as far as we know");
+    }
+
+    #[test]
+    fn a_refusal_of_sts_is_told_in_its_own_words() {
+        for (code, reason) in [
+            ("InvalidAccessKeyId.NotFound", Reason::CredentialsInvalid),
+            ("InvalidSecurityToken.Expired", Reason::CredentialsInvalid),
+            ("Throttling.User", Reason::Throttled),
+            ("InvalidTimeStamp.Expired", Reason::ClockSkewed),
+            ("InternalFailure", Reason::IdentityUnavailable),
+            ("NoPermission", Reason::IdentityRefused),
+        ] {
+            let failure = refused(code).unwrap_err();
+            assert_eq!(failure.reason, reason, "{code}");
+            assert!(failure.message().contains("STS"), "{code}");
+        }
+    }
+}
