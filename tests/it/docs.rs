@@ -195,3 +195,21 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     }
     blocks
 }
+#[test]
+fn every_link_leads_somewhere() {
+    let mut seen = 0;
+    for page in pages() {
+        // What stands in backticks is no link.
+        let text: String = read(&page).split('`').step_by(2).collect();
+        for link in text.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let leads = page.parent().unwrap().join(target).exists();
+            assert!(leads, "{}: {target} is not there", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen} links");
+}
