@@ -25,14 +25,20 @@ use super::{DURATION_PATTERN, SYNC_ANNOTATION};
     category = "alikms",
     validation = Rule::new("has(self.spec.source) != has(self.spec.sources)")
         .message("spec needs exactly one of source and sources"),
-    validation = Rule::new("!has(self.spec.sources) || size(self.spec.sources) == 1 || has(self.spec.data)")
-        .message("several sources need data: which key is taken from which"),
+    validation = Rule::new("!has(self.spec.sources) || size(self.spec.sources) == 1 || has(self.spec.data) || has(self.spec.extract)")
+        .message("several sources need data or extract: which key is taken from which"),
     validation = Rule::new(
-        "!has(self.spec.data) || self.spec.data.all(d, has(d.source) ? has(self.spec.sources) && self.spec.sources.exists(s, s.name == d.source) : !has(self.spec.sources) || size(self.spec.sources) == 1)"
-    ).message("with several sources each key names one of them by data[].source; with spec.source none does"),
+        "!has(self.spec.data) || self.spec.data.all(d, has(d.source) ? has(self.spec.sources) && self.spec.sources.exists(s, s.name == d.source) : has(d.template) || !has(self.spec.sources) || size(self.spec.sources) == 1)"
+    ).message("with several sources each key without a template names one of them by data[].source; with spec.source none does"),
+    validation = Rule::new(
+        "!has(self.spec.extract) || self.spec.extract.all(e, has(e.source) ? has(self.spec.sources) && self.spec.sources.exists(s, s.name == e.source) : !has(self.spec.sources) || size(self.spec.sources) == 1)"
+    ).message("with several sources each extract names one of them by extract[].source; with spec.source none does"),
     validation = Rule::new(
         "!has(self.spec.data) || !has(self.spec.source) || !self.spec.data.exists(d, has(d.from) && d.from == 'ExtendedConfig') || (has(self.spec.source.fetchExtendedConfig) && self.spec.source.fetchExtendedConfig)"
     ).message("data from ExtendedConfig needs source.fetchExtendedConfig: true"),
+    validation = Rule::new(
+        "!has(self.spec.extract) || !has(self.spec.source) || !self.spec.extract.exists(e, has(e.from) && e.from == 'ExtendedConfig') || (has(self.spec.source.fetchExtendedConfig) && self.spec.source.fetchExtendedConfig)"
+    ).message("extract from ExtendedConfig needs source.fetchExtendedConfig: true"),
     doc = "Keeps a Secret of this namespace equal to a secret in Alibaba Cloud KMS Secrets Manager.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
@@ -56,11 +62,16 @@ pub struct KmsSecretSpec {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub sources: Vec<NamedSource>,
-    /// The keys of the Secret. Left out: the whole value under the key `value`.
+    /// The keys of the Secret, one by one. Neither this nor `extract`: the whole value under the key `value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
     pub data: Vec<DataItem>,
+    /// Whole JSON objects whose top-level fields become keys. No key may be made twice, by `data` or by this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub extract: Vec<Extract>,
     /// The Secret to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -150,8 +161,9 @@ pub struct SourceRef<'a> {
 pub const SINGLE_SOURCE: &str = "source";
 
 /// One key of the Secret.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.template) || (!has(self.path) && !has(self.from))").message("a key has a template, or a path or from"))]
 pub struct DataItem {
     /// Key in the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
@@ -167,9 +179,47 @@ pub struct DataItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub path: Option<String>,
+    /// Text with `{{ … }}` in a part of the Jinja language, made of `value`, `json` and `extended` of the source, and of `sources.<name>`. See docs/shaping.md. Not with `path` or `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub template: Option<String>,
     /// How the bytes are made of the text that was found; `Auto` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<Decode>,
+}
+
+/// A JSON object, each of whose top-level fields becomes a key. Text is taken as it is, anything else as compact JSON; fields that are null are left out.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Extract {
+    /// Name of the source; the only one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub source: Option<String>,
+    /// The document; the secret's value when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Document>,
+    /// Put before every field's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^[-._a-zA-Z0-9]*$"))]
+    pub prefix: Option<String>,
+    /// Applied to every name in this order, after the prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub rename: Vec<Rename>,
+}
+
+/// Replaces every match of a regular expression in a name.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rename {
+    /// Regular expression, in the syntax of RE2 and Go.
+    #[schemars(length(min = 1, max = 256))]
+    pub pattern: String,
+    /// What stands for each match; `$1` or `${1}` is the first group of the pattern.
+    #[schemars(length(max = 256))]
+    pub replacement: String,
 }
 
 /// The document that this key is taken from: `Value` (`SecretData`, the default) or `ExtendedConfig` (the JSON that describes a managed secret; needs `source.fetchExtendedConfig: true`).

@@ -21,6 +21,7 @@ use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, overdue};
+use crate::sync::shape::Wanted;
 use crate::sync::status::{self, Synced};
 use crate::sync::{Reason, shape};
 
@@ -91,8 +92,13 @@ impl Round<'_> {
             }
         };
         let spec = &self.object.spec;
-        let shaped = shape::shape(&spec.data, self.object.target_type(), &fetched.values());
-        let data = match shaped {
+        let wanted = Wanted {
+            data: &spec.data,
+            extract: &spec.extract,
+            target_type: self.object.target_type(),
+            uid: self.object.metadata.uid.as_deref().unwrap_or_default(),
+        };
+        let data = match shape::shape(&wanted, &fetched.values()) {
             Ok(data) => data,
             Err(failure) => return Outcome::Failed(failure),
         };

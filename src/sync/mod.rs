@@ -2,8 +2,14 @@
 
 pub mod backoff;
 pub mod bucket;
+mod document;
+mod explain;
+mod extract;
+mod filters;
+mod grammar;
 pub mod hint;
 pub mod identity;
+mod path;
 pub mod plan;
 pub mod schedule;
 pub mod shape;
@@ -11,6 +17,7 @@ pub mod share;
 pub mod sources;
 pub mod status;
 pub mod store_status;
+mod template;
 pub mod tenancy;
 
 use std::time::Duration;

@@ -524,6 +524,7 @@ mod tests {
                     }),
                     sources: vec![],
                     data: vec![],
+                    extract: vec![],
                     target: None,
                     refresh: None,
                     suspend: None,

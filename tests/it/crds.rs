@@ -99,6 +99,27 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
             json!([{"key": "a", "decode": "Hex"}]),
             "Unsupported value",
         ),
+        (
+            "/data",
+            json!([{"key": "a", "template": "x", "path": "x"}]),
+            "a template, or a path or from",
+        ),
+        (
+            "/data",
+            json!([{"key": "a", "template": "x".repeat(16_385)}]),
+            "16384",
+        ),
+        (
+            "/extract",
+            json!([{"from": "ExtendedConfig"}]),
+            "fetchExtendedConfig: true",
+        ),
+        ("/extract", json!([{"prefix": "a/"}]), "prefix"),
+        (
+            "/extract",
+            json!([{"rename": [{"pattern": "", "replacement": ""}]}]),
+            "pattern",
+        ),
     ];
     for (pointer, value, expected) in cases {
         let said = message::<KmsSecret>(&world, with(&good, pointer, &value)).await;
@@ -126,6 +147,14 @@ async fn the_api_server_holds_keys_and_sources_together() {
     let keys = json!([{"key": "a", "source": "a"}, {"key": "b", "source": "b"}]);
     let several = named(two.clone(), keys.clone());
     assert_eq!(message::<KmsSecret>(&world, several).await, None);
+    let free = named(
+        two.clone(),
+        json!([{"key": "a", "template": "{{ sources.a.value }}"}]),
+    );
+    assert_eq!(message::<KmsSecret>(&world, free).await, None);
+    let extract = json!([{"source": "a"}, {"source": "b", "prefix": "", "rename": [{"pattern": "a", "replacement": ""}]}]);
+    let fields = json!({"storeRef": {"name": "prod"}, "sources": two, "extract": extract});
+    assert_eq!(message::<KmsSecret>(&world, fields).await, None);
     for (spec, expected) in [
         (
             json!({"storeRef": {"name": "prod"}}),
@@ -148,6 +177,21 @@ async fn the_api_server_holds_keys_and_sources_together() {
             "names one of them",
         ),
         (with(&good, "/data", &keys), "with spec.source none does"),
+        (
+            with(&good, "/extract", &json!([{"source": "a"}])),
+            "with spec.source none does",
+        ),
+        (
+            json!({"storeRef": {"name": "prod"}, "sources": two, "extract": [{}]}),
+            "each extract names one of them",
+        ),
+        (
+            named(
+                two.clone(),
+                json!([{"key": "a", "source": "c", "template": "x"}]),
+            ),
+            "names one of them",
+        ),
         (
             named(
                 json!([{"name": "a", "secretName": "a"}, {"name": "a", "secretName": "b"}]),

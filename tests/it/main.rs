@@ -17,6 +17,7 @@ mod economy;
 mod events;
 mod failure;
 mod floors;
+mod hostile;
 mod ownership;
 mod private_ca;
 mod reasons;
