@@ -25,6 +25,7 @@ mod reference;
 mod rotation;
 mod rotation_types;
 mod secrecy;
+mod shaping;
 mod sources;
 mod stores;
 mod sync;

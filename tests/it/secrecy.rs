@@ -211,7 +211,8 @@ async fn succeed(world: &World) {
             .await;
         world.until_synced(store).await;
     }
-    let part = json!({"data": [{"key": "part", "path": "part"}]});
+    let part = json!({"data": [{"key": "part", "path": "part"}, {"key": "hash", "template": "{{ json.part | bcrypt }}"}],
+        "extract": [{"prefix": "all-"}]});
     world.kms_secret("json", "app/json", part).await;
     world.until_synced("json").await;
     world.delete::<Secret>("json").await;
@@ -250,6 +251,24 @@ async fn fail(world: &World) {
             "path",
             "app/text",
             json!({"data": [{"key": "k", "path": "a"}]}),
+            "ValueInvalid",
+        ),
+        (
+            "template",
+            "app/json",
+            json!({"data": [{"key": "k", "template": "{{ json.part | b64decode }}{{ json.missing }}"}]}),
+            "ValueInvalid",
+        ),
+        (
+            "lookup",
+            "app/json",
+            json!({"data": [{"key": "k", "template": "{{ json[json.part] }}"}]}),
+            "ValueInvalid",
+        ),
+        (
+            "extract",
+            "app/json",
+            json!({"extract": [{}, {}]}),
             "ValueInvalid",
         ),
         ("base64", "app/broken", json!({}), "ValueInvalid"),
