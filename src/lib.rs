@@ -28,7 +28,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Api, Client, CustomResourceExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use alibaba::client::Client as KmsClient;
 use alibaba::metadata::Metadata;
@@ -274,6 +274,7 @@ fn shared(
             target_types: run.target_types(),
         },
         allowed_endpoints: run.allow_endpoint.clone(),
+        shapers: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         hints,
     }))
 }

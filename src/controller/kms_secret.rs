@@ -18,12 +18,11 @@ use super::store::{self, Resolved};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError};
+use crate::sync::Reason;
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, overdue};
-use crate::sync::shape::Wanted;
 use crate::sync::status::{self, Synced};
-use crate::sync::{Reason, shape};
 
 /// Reconciles one object; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
@@ -91,14 +90,7 @@ impl Round<'_> {
                 };
             }
         };
-        let spec = &self.object.spec;
-        let wanted = Wanted {
-            data: &spec.data,
-            extract: &spec.extract,
-            target_type: self.object.target_type(),
-            uid: self.object.metadata.uid.as_deref().unwrap_or_default(),
-        };
-        let data = match shape::shape(&wanted, &fetched.values()) {
+        let data = match fetched.shape(self.object, self.context).await {
             Ok(data) => data,
             Err(failure) => return Outcome::Failed(failure),
         };

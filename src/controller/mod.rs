@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::{Config, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::Semaphore;
 
 use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::AllowedEndpoint;
@@ -65,6 +66,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Endpoints outside aliyuncs.com that stores may name.
     pub allowed_endpoints: Vec<AllowedEndpoint>,
+    /// Room for shaping that takes long: templates are code that tenants write.
+    pub shapers: Semaphore,
     /// What KMS tells of changes.
     pub hints: Hints,
 }

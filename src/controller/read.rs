@@ -6,15 +6,17 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use super::Context;
 use super::gather::Round;
 use super::readers;
 use crate::alibaba::Class;
 use crate::alibaba::endpoint::Origin;
 use crate::alibaba::reader::{Rank, Reader};
 use crate::alibaba::secret_value::SecretValue;
+use crate::api::KmsSecret;
 use crate::api::kms_secret::{SourceRef, SourceStatus, StoreStatus};
 use crate::sync::plan::Why;
-use crate::sync::shape::Sourced;
+use crate::sync::shape::{self, Data, Sourced, Wanted};
 use crate::sync::sources::{self, Known};
 use crate::sync::{Failure, Reason};
 
@@ -39,14 +41,49 @@ pub(super) struct Fetched<'a> {
 type Read<'a> = (SourceRef<'a>, Option<Arc<SecretValue>>);
 
 impl Fetched<'_> {
-    /// The values, under their sources' names.
-    pub(super) fn values(&self) -> Vec<Sourced<'_>> {
-        let values = self.values.iter().map(|(named, value)| Sourced {
-            name: named.name,
-            value: value.as_deref(),
-        });
-        values.collect()
+    /// Makes the data of the Secret; what may take long, on a thread of its own.
+    pub(super) async fn shape(
+        &self,
+        object: &KmsSecret,
+        context: &Context,
+    ) -> Result<Data, Failure> {
+        let values = self.values.iter();
+        let values: Vec<_> = values
+            .map(|(named, value)| (named.name.to_owned(), value.clone()))
+            .collect();
+        if !shape::is_costly(&wanted(object)) {
+            return shape::shape(&wanted(object), &sourced(&values));
+        }
+        let _permit = context.shapers.acquire().await;
+        let object = object.clone();
+        let shaped =
+            tokio::task::spawn_blocking(move || shape::shape(&wanted(&object), &sourced(&values)));
+        shaped.await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                Reason::Conflict,
+                "the operator is stopping",
+                "no action needed: it is tried again",
+            ))
+        })
     }
+}
+
+fn wanted(object: &KmsSecret) -> Wanted<'_> {
+    Wanted {
+        data: &object.spec.data,
+        extract: &object.spec.extract,
+        target_type: object.target_type(),
+        uid: object.metadata.uid.as_deref().unwrap_or_default(),
+    }
+}
+
+/// The values, under their sources' names.
+fn sourced(values: &[(String, Option<Arc<SecretValue>>)]) -> Vec<Sourced<'_>> {
+    let values = values.iter().map(|(name, value)| Sourced {
+        name,
+        value: value.as_deref(),
+    });
+    values.collect()
 }
 
 impl<'a> Round<'a> {

@@ -69,6 +69,12 @@ fn needs_room(wanted: &Wanted<'_>) -> bool {
     items.any(|item| item.template.is_some() || item.path.as_ref().is_some_and(is_long))
 }
 
+/// Whether [`shape`] may take longer than a worker should be held up: it is bounded, but by seconds.
+#[must_use]
+pub fn is_costly(wanted: &Wanted<'_>) -> bool {
+    needs_room(wanted) || !wanted.extract.is_empty()
+}
+
 fn make(wanted: &Wanted<'_>, all: &[Sourced<'_>]) -> Result<Data, Failure> {
     let whole;
     let items = if wanted.data.is_empty() && wanted.extract.is_empty() {
