@@ -19,21 +19,35 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 a clean stop; 1 the operator could not start or go on; 2 a flag is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 a clean stop, or everything can be read; 1 the operator could not start or go on, or something cannot be read; 2 a flag is wrong.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator, against KUBECONFIG or from inside a cluster.
     Run(Box<Run>),
+    /// Ask KMS whether KmsSecrets could be synced, without reading a value.
+    Check(Box<Check>),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
 }
 
-/// How to run the operator.
+/// Which KmsSecrets to check.
 #[derive(Clone, Debug, Args)]
-pub struct Run {
+pub struct Check {
+    /// Names of KmsSecrets; all of the namespace when left out.
+    pub names: Vec<String>,
+    /// Their namespace; that of the current context when left out.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    /// Where requests may go.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Where requests may go, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct Reach {
     /// Let stores name an endpoint outside aliyuncs.com: KMS, and STS where it is another; plain http on loopback only.
     #[arg(
         long,
@@ -50,6 +64,17 @@ pub struct Run {
         default_value = "http://100.100.100.200"
     )]
     pub metadata_endpoint: MetadataEndpoint,
+    /// The operator's own identity, which no flag gives: a command line is seen by everybody.
+    #[arg(skip)]
+    pub environment: Environment,
+}
+
+/// How to run the operator.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Where requests may go.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Look at this namespace only (repeatable); needs Roles instead of a ClusterRole.
     #[arg(long, env = "KMS_SECRET_OPERATOR_NAMESPACE", value_delimiter = ',')]
     pub namespace: Vec<String>,
@@ -81,9 +106,6 @@ pub struct Run {
     /// How much is logged.
     #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::level_filters::LevelFilter,
-    /// The operator's own identity, which no flag gives: a command line is seen by everybody.
-    #[arg(skip)]
-    pub environment: Environment,
 }
 
 /// Whether KMS may tell of changes, and who may say so for it.
@@ -150,7 +172,7 @@ const TARGET_TYPES: [&str; 6] = [
     "kubernetes.io/ssh-auth",
 ];
 
-impl Run {
+impl Reach {
     /// Takes the operator's own identity from the environment of this process.
     ///
     /// # Errors
@@ -164,7 +186,9 @@ impl Run {
         self.environment = environment::read(get, &self.allow_endpoint)?;
         Ok(())
     }
+}
 
+impl Run {
     /// Every type of Secret that may be written. Tokens of Kubernetes are not among them, whatever the flags say.
     #[must_use]
     pub fn target_types(&self) -> Vec<String> {
@@ -192,7 +216,7 @@ mod tests {
         let words = ["kms-secret-operator", "run"].iter().chain(flags);
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(run) => *run,
-            Command::Crds => unreachable!(),
+            _ => unreachable!(),
         }
     }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Api, Client, CustomResourceExt as _};
@@ -34,8 +34,8 @@ use alibaba::client::Client as KmsClient;
 use alibaba::metadata::Metadata;
 use alibaba::sts::Sts;
 use cluster::Cluster;
-use config::Run;
-use controller::{Hints, Shared};
+use config::{Check, Reach, Run};
+use controller::{Checked, Hints, Shared};
 use metrics::Metrics;
 use sync::plan::Limits;
 
@@ -60,6 +60,9 @@ pub enum Error {
         "the API server did not tell of the CustomResourceDefinitions within 30 s: check the address in KUBECONFIG, and that the operator may get customresourcedefinitions"
     )]
     Unreachable,
+    /// What is to be checked can't be read.
+    #[error("the KmsSecrets of namespace {0:?}, or what they name, cannot be read")]
+    Unreadable(String, #[source] kube::Error),
     /// The TLS back end can't be set up.
     #[error("the HTTP client for KMS cannot be made")]
     Tls(#[source] reqwest::Error),
@@ -157,7 +160,17 @@ pub async fn serve(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let hints = Hints::default();
-    let shared = shared(&run, client.clone(), Arc::clone(&metrics), hints.clone())?;
+    let limits = Limits {
+        interval_min: run.min_refresh_interval,
+        target_types: run.target_types(),
+    };
+    let shared = shared(
+        &run.reach,
+        limits,
+        client.clone(),
+        Arc::clone(&metrics),
+        hints.clone(),
+    )?;
     let events = match listeners.events {
         Some(listener) => {
             let (metrics, ready) = (Arc::clone(&metrics), Arc::clone(&ready));
@@ -233,8 +246,33 @@ pub async fn serve(
     result
 }
 
+/// Asks KMS, without reading a value, whether KmsSecrets could be synced.
+///
+/// # Errors
+/// [`Error::Unreadable`] if the API server does not let us read what has to be read.
+pub async fn check(check: Check, client: Client) -> Result<Vec<Checked>, Error> {
+    let namespace = check
+        .namespace
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    let limits = Limits {
+        interval_min: SignedDuration::ZERO,
+        target_types: Vec::new(),
+    };
+    let shared = shared(
+        &check.reach,
+        limits,
+        client,
+        Arc::default(),
+        Hints::default(),
+    )?;
+    controller::check(shared, &namespace, &check.names)
+        .await
+        .map_err(|err| Error::Unreadable(namespace, err))
+}
+
 fn shared(
-    run: &Run,
+    reach: &Reach,
+    limits: Limits,
     client: Client,
     metrics: Arc<Metrics>,
     hints: Hints,
@@ -252,7 +290,7 @@ fn shared(
         .map_err(Error::Tls)?
     };
     let kms = Arc::new(kms);
-    let metadata = Metadata::new(Arc::clone(&kms), run.metadata_endpoint.clone());
+    let metadata = Metadata::new(Arc::clone(&kms), reach.metadata_endpoint.clone());
     let metadata = metadata.map_err(Error::Tls)?;
     let cluster = {
         let metrics = Arc::clone(&metrics);
@@ -264,16 +302,13 @@ fn shared(
         cluster,
         sts: Arc::new(Sts::new(Arc::clone(&kms))),
         metadata: Arc::new(metadata),
-        environment: run.environment.clone(),
+        environment: reach.environment.clone(),
         kms,
         metrics,
         clock: now,
         started: now(),
-        limits: Limits {
-            interval_min: run.min_refresh_interval,
-            target_types: run.target_types(),
-        },
-        allowed_endpoints: run.allow_endpoint.clone(),
+        limits,
+        allowed_endpoints: reach.allow_endpoint.clone(),
         shapers: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         hints,
     }))

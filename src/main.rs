@@ -3,14 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use kms_secret_operator::config::{Cli, Command, Run};
-use kms_secret_operator::{connect, crds_yaml, run, telemetry};
+use kms_secret_operator::config::{Check, Cli, Command, LogFormat, Run};
+use kms_secret_operator::{check, connect, crds_yaml, run, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(flags) => operate(*flags).await,
+        Command::Check(flags) => match ask(*flags).await {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(err) => Err(err),
+        },
         Command::Crds => print_crds(),
     };
     match result {
@@ -24,7 +30,7 @@ async fn main() -> ExitCode {
 
 async fn operate(mut flags: Run) -> Result<(), Box<dyn std::error::Error>> {
     telemetry::init(flags.log_format, flags.log_level);
-    flags.read_environment()?;
+    flags.reach.read_environment()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -36,6 +42,27 @@ async fn operate(mut flags: Run) -> Result<(), Box<dyn std::error::Error>> {
     let client = connect().await?;
     run(flags, client, stop).await?;
     Ok(())
+}
+
+/// Answers whether everything can be read.
+#[expect(clippy::print_stdout, reason = "the output of the command")]
+async fn ask(mut flags: Check) -> Result<bool, Box<dyn std::error::Error>> {
+    telemetry::init(LogFormat::Text, LevelFilter::ERROR);
+    flags.reach.read_environment()?;
+    let checked = check(flags, connect().await?).await?;
+    for one in &checked {
+        let what = format!("{} {} {}", one.object, one.source, one.secret_name);
+        match &one.result {
+            Ok(()) => println!("{what}: can be read"),
+            Err(failure) => {
+                println!("{what}: {}: {}", failure.reason.as_str(), failure.message());
+            }
+        }
+    }
+    if checked.is_empty() {
+        println!("there are no KmsSecrets");
+    }
+    Ok(checked.iter().all(|one| one.result.is_ok()))
 }
 
 #[expect(clippy::print_stdout, reason = "the output of the command")]

@@ -265,7 +265,7 @@ impl Cluster {
         }
     }
 
-    /// Patches the status of a store, if it is still as it was seen; `resource` names it to the metrics.
+    /// Patches the status of a store under its resourceVersion; answers the new one. `resource` names it to the metrics.
     ///
     /// # Errors
     /// [`WriteError::Stale`] if it changed, [`WriteError::Gone`] if it is gone.
@@ -273,22 +273,26 @@ impl Cluster {
         &self,
         store: &K,
         resource: &'static str,
+        resource_version: &str,
         patch: Value,
-    ) -> Result<(), WriteError> {
+    ) -> Result<String, WriteError> {
         let _permit = self.writes.acquire().await;
         (self.observe)("patch", resource);
         let name = store.name_any();
         let url = K::url_path(&(), store.meta().namespace.as_deref());
         let patch = Patch::Merge(json!({
-            "metadata": {"uid": store.meta().uid, "resourceVersion": store.meta().resource_version},
+            "metadata": {"uid": store.meta().uid, "resourceVersion": resource_version},
             "status": patch,
         }));
         let params = PatchParams::default();
         let request = Request::new(url)
             .patch_subresource("status", &name, &params, &patch)
             .map_err(|_| WriteError::Stale)?;
-        let answer = within_deadline(self.client.request_text(request)).await;
-        answer.map(drop).map_err(|err| status_error(&err, &name))
+        let answer = self.client.request::<PartialObjectMeta<KmsSecret>>(request);
+        match within_deadline(answer).await {
+            Ok(patched) => Ok(patched.metadata.resource_version.unwrap_or_default()),
+            Err(err) => Err(status_error(&err, &name)),
+        }
     }
 
     /// Reads a `KmsSecret` from the API server itself.

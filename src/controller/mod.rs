@@ -3,6 +3,7 @@
 mod access_key;
 mod ca_bundle;
 mod caches;
+mod check;
 mod gather;
 mod hints;
 mod identity;
@@ -36,6 +37,7 @@ use crate::cluster::Cluster;
 use crate::metrics::Metrics;
 use crate::sync::plan::Limits;
 use caches::{Caches, Stores};
+pub use check::{Checked, check};
 pub use hints::Hints;
 use memory::{Memories, Memory};
 
@@ -81,9 +83,31 @@ pub struct Context {
     /// Stores whose status is to be looked at.
     stores: store_status::Queue<KmsStore>,
     cluster_stores: store_status::Queue<ClusterKmsStore>,
+    written: store_status::Written,
 }
 
+/// The stores whose status is to be looked at, of either kind.
+type StoreRequests = (
+    store_status::Requests<KmsStore>,
+    store_status::Requests<ClusterKmsStore>,
+);
+
 impl Context {
+    fn new(shared: Arc<Shared>, caches: Caches) -> (Self, StoreRequests) {
+        let (stores, of_namespaces) = store_status::Queue::new();
+        let (cluster_stores, of_cluster) = store_status::Queue::new();
+        let context = Self {
+            shared,
+            caches,
+            memories: Memories::default(),
+            readers: readers::Readers::default(),
+            stores,
+            cluster_stores,
+            written: store_status::Written::default(),
+        };
+        (context, (of_namespaces, of_cluster))
+    }
+
     /// Puts the memory of an object back, unless the object is gone.
     fn keep(&self, object: &KmsSecret, memory: Memory) {
         let cached = self.caches.kms_secrets.get(&ObjectRef::from_obj(object));
@@ -125,6 +149,7 @@ impl Context {
             );
         }
         self.readers.retain(|uid| stores.contains(uid));
+        self.written.retain(|uid| stores.contains(uid));
     }
 }
 
@@ -147,16 +172,8 @@ pub async fn run(
 ) {
     let (caches, writers) = caches::empty(namespace.is_none());
     let kms_secrets = caches.kms_secrets.clone();
-    let (stores, stores_to_look_at) = store_status::Queue::new();
-    let (cluster_stores, cluster_stores_to_look_at) = store_status::Queue::new();
-    let context = Arc::new(Context {
-        shared,
-        caches,
-        memories: Memories::default(),
-        readers: readers::Readers::default(),
-        stores,
-        cluster_stores,
-    });
+    let (context, (stores_to_look_at, cluster_stores_to_look_at)) = Context::new(shared, caches);
+    let context = Arc::new(context);
     let in_use = Arc::downgrade(&context);
     context.metrics.watch_stores(move || {
         let context = in_use.upgrade();

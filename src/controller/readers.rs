@@ -177,6 +177,16 @@ impl Link {
             |key: Arc<AccessKey>| async move { sts.get_caller_identity(endpoint, &key).await };
         self.calls.credentials.call(identify).await
     }
+
+    /// Asks KMS whether a read would succeed, without its answer.
+    pub(super) async fn check(&self, request: &GetSecretValue) -> Result<(), Error> {
+        let calls = &self.calls;
+        let check = |key: Arc<AccessKey>| async move {
+            let (client, endpoint) = (&calls.client, &calls.endpoint);
+            kms::check_access(client, endpoint, &key, calls.method, request).await
+        };
+        calls.credentials.call(check).await
+    }
 }
 
 impl Calls {

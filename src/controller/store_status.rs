@@ -1,8 +1,9 @@
 //! Looks at the credentials of each store, and tells in its status whether they work and whose they are.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -13,6 +14,7 @@ use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::Context;
+use super::memory::is_older;
 use super::readers;
 use super::store::{Resolved, Store};
 use crate::api::kms_secret::StoreKind;
@@ -40,6 +42,40 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
     pub(super) fn look_at(&self, store: ObjectRef<K>) {
         // Nobody listens any more: we are stopping.
         let _ = self.0.unbounded_send(Ok(store.into()));
+    }
+}
+
+/// The statuses that we wrote, by the stores' uids, with their resourceVersions: a cache may not show them yet.
+#[derive(Default)]
+pub(super) struct Written(Mutex<HashMap<String, (String, KmsStoreStatus)>>);
+
+impl Written {
+    /// The status of a store and the resourceVersion that it belongs to.
+    fn newest<K: HasStatus>(&self, store: &K) -> (KmsStoreStatus, String) {
+        let version = store.resource_version().unwrap_or_default();
+        let mut written = self.lock();
+        let uid = store.uid().unwrap_or_default();
+        if let Some((ours, status)) = written.get(&uid) {
+            if is_older(&version, ours) {
+                return (status.clone(), ours.clone());
+            }
+            written.remove(&uid);
+        }
+        (store.status().cloned().unwrap_or_default(), version)
+    }
+
+    fn keep<K: HasStatus>(&self, store: &K, version: String, status: KmsStoreStatus) {
+        let uid = store.uid().unwrap_or_default();
+        self.lock().insert(uid, (version, status));
+    }
+
+    /// Forgets stores that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| is_there(uid));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (String, KmsStoreStatus)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,18 +108,21 @@ where
     for<'a> Store: From<&'a K>,
 {
     context.caches.filled().await;
-    let told = store.status().cloned().unwrap_or_default();
+    let (told, version) = context.written.newest(&*store);
     let resolved = Store::from(&*store).resolve(&context).await;
     let found = match &resolved {
         Ok(resolved) => look(resolved, &told, &context).await,
         Err(failure) => Err(failure.clone()),
     };
     let now = (context.clock)();
-    let version = resolved.as_ref().ok().map(|resolved| &resolved.status);
-    let new = store_status::after(&told, store.meta().generation, version, &found, now);
+    let seen = resolved.as_ref().ok().map(|resolved| &resolved.status);
+    let new = store_status::after(&told, store.meta().generation, seen, &found, now);
     if new != told {
-        match write(&*store, &told, &new, &context).await {
-            Ok(()) => announce(&*store, &told, &found, &context).await,
+        match write(&*store, &version, &told, &new, &context).await {
+            Ok(version) => {
+                context.written.keep(&*store, version, new.clone());
+                announce(&*store, &told, &found, &context).await;
+            }
             // The watch shows what it is now, and names it again.
             Err(WriteError::Stale | WriteError::Gone) => return Ok(Action::await_change()),
             Err(WriteError::Failed(failure)) => {
@@ -142,14 +181,17 @@ fn again_after(failure: &Failure, status: &KmsStoreStatus, now: Timestamp) -> Du
 
 async fn write<K: HasStatus>(
     store: &K,
+    version: &str,
     told: &KmsStoreStatus,
     new: &KmsStoreStatus,
     context: &Context,
-) -> Result<(), WriteError> {
+) -> Result<String, WriteError> {
     let to_json = |status| serde_json::to_value(status).unwrap_or_default();
     let patch = status::merge_patch(&to_json(told), &to_json(new));
     let cluster = &context.cluster;
-    cluster.patch_store_status(store, K::RESOURCE, patch).await
+    cluster
+        .patch_store_status(store, K::RESOURCE, version, patch)
+        .await
 }
 
 /// An Event on each change of fortune; none where a new store works.

@@ -82,6 +82,8 @@ const WITHIN: &[(&str, &str)] = &[
     ("controller/read", "controller/readers"),
     ("controller/readers", "controller/store"),
     ("controller/store_status", "controller/readers"),
+    ("controller/store_status", "controller/memory"),
+    ("controller/check", "controller/"),
     ("controller/store_status", "controller/store"),
     ("controller/store", "controller/ca_bundle"),
     ("controller/readers", "controller/caches"),

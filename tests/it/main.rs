@@ -9,6 +9,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod check;
 mod cluster;
 mod crds;
 mod credentials;

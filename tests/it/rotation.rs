@@ -110,7 +110,8 @@ async fn a_rotation_by_hand_is_found_at_the_ceiling() {
     world.until_synced("db").await;
     world.kms.rotate("app/db").unwrap();
     until_current(&world, "db", "app/db").await;
-    let calls = world.kms.calls();
+    let mut calls = world.kms.calls();
+    calls.retain(|call| call.action == "GetSecretValue");
     let gaps = calls
         .windows(2)
         .map(|pair| pair[1].since_start.saturating_sub(pair[0].since_start));
@@ -239,13 +240,13 @@ async fn a_clock_that_kms_does_not_accept_is_corrected_at_the_second_attempt() {
     let _operator = world.operator().await;
     world.kms_secret("text", "app/text", json!({})).await;
     world.until_synced("text").await;
-    let outcomes: Vec<_> = world
+    // The look at the store may have been the first to learn of it.
+    let refused = world
         .kms
-        .calls()
-        .iter()
-        .map(|call| call.outcome.clone())
-        .collect();
-    assert_eq!(outcomes, ["InvalidTimeStamp.Expired", "OK"]);
+        .count_where(|call| call.outcome == "InvalidTimeStamp.Expired");
+    assert!((1..=2).contains(&refused), "{refused}");
+    let answered = world.kms.count_where(|call| call.outcome == "OK");
+    assert_eq!(answered, 2, "the read, and whose the credentials are");
 }
 
 #[tokio::test]

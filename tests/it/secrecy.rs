@@ -163,12 +163,19 @@ async fn plant_roles(world: &World) {
         ("hop-garbage", "garbage"),
     ] {
         let role = format!("acs:ram::1234567890123456:role/{role}");
-        if name != "hop-unknown" {
+        if name == "hop-unknown" {
+            plant_hop(world, name).await;
+        } else {
             world.kms.add_role(&role);
         }
-        let more = json!({"assumeRole": [{"roleArn": role}]});
-        store(world, name, rrsa("orders"), more).await;
     }
+}
+
+/// A store that reads by the role of its own name.
+async fn plant_hop(world: &World, name: &str) {
+    let role = name.replace("hop-", "acs:ram::1234567890123456:role/");
+    let more = json!({"assumeRole": [{"roleArn": role}]});
+    store(world, name, rrsa("orders"), more).await;
 }
 
 /// STS answers what cannot be read, and then again what can.
@@ -188,6 +195,7 @@ async fn fail_at_sts(world: &World) {
         ("hop-garbage", Effect::Patch { fields: garbage() }),
     ] {
         let fault = world.kms.fault(Fault::new(effect).on_action("AssumeRole"));
+        plant_hop(world, name).await;
         world
             .kms_secret(name, "app/text", json!({"storeRef": {"name": name}}))
             .await;

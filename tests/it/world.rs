@@ -262,6 +262,22 @@ impl World {
         .await;
     }
 
+    /// Waits until the credentials of every store of the namespace were looked at.
+    pub(crate) async fn settled(&self) {
+        eventually("every store was looked at", async || {
+            let stores = self.api::<KmsStore>().list(&ListParams::default()).await;
+            let is_seen = |store: &KmsStore| {
+                let seen = store
+                    .status
+                    .as_ref()
+                    .map(|status| status.observed_generation);
+                seen == Some(store.metadata.generation)
+            };
+            stores.unwrap().items.iter().all(is_seen).then_some(())
+        })
+        .await;
+    }
+
     /// Starts an operator for this world's namespace.
     pub(crate) async fn operator(&self) -> Operator {
         self.operator_with(&[]).await
