@@ -2,14 +2,8 @@
 
 pub mod backoff;
 pub mod bucket;
-mod document;
-mod explain;
-mod extract;
-mod filters;
-mod grammar;
 pub mod hint;
 pub mod identity;
-mod path;
 pub mod plan;
 pub mod schedule;
 pub mod shape;
@@ -17,7 +11,6 @@ pub mod share;
 pub mod sources;
 pub mod status;
 pub mod store_status;
-mod template;
 pub mod tenancy;
 
 use std::time::Duration;

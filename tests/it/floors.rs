@@ -21,20 +21,20 @@ const FLOORS: &[(&str, u8)] = &[
     ("alibaba/batch", 3),
     ("sync/mod", 3),
     ("sync/bucket", 3),
-    ("sync/document", 3),
-    ("sync/extract", 4),
-    ("sync/filters", 4),
-    ("sync/grammar", 4),
-    ("sync/path", 4),
     ("sync/share", 4),
     ("sync/identity", 5),
     ("sync/tenancy", 4),
     ("sync/schedule", 4),
     ("sync/backoff", 4),
     ("sync/hint", 4),
-    ("sync/explain", 5),
-    ("sync/template", 5),
-    ("sync/shape", 5),
+    ("sync/shape/document", 4),
+    ("sync/shape/extract", 5),
+    ("sync/shape/filters", 5),
+    ("sync/shape/grammar", 5),
+    ("sync/shape/path", 5),
+    ("sync/shape/explain", 6),
+    ("sync/shape/template", 6),
+    ("sync/shape/mod", 6),
     ("sync/plan", 5),
     ("sync/status", 5),
     ("sync/sources", 5),
@@ -66,8 +66,8 @@ const WITHIN: &[(&str, &str)] = &[
     ("api/mod", "api/kms_store"),
     ("sync/mod", "sync/identity"),
     ("api/kms_store", "api/auth"),
-    ("sync/shape", "sync/template"),
-    ("sync/template", "sync/explain"),
+    ("sync/shape/mod", "sync/shape/"),
+    ("sync/shape/template", "sync/shape/explain"),
     ("cluster/mod", "cluster/"),
     ("cluster/account", "cluster/refusal"),
     ("controller/mod", "controller/"),
@@ -135,23 +135,21 @@ fn floor(module: &str) -> u8 {
         .1
 }
 
-/// The modules that a file names by `crate::`, `super::` or, in the binary, by the crate's name.
+/// The modules that a file names by `crate::` or `super::`.
 fn imports(module: &str, code: &str, modules: &[String]) -> Vec<String> {
-    let folder = module.rsplit_once('/').map(|(folder, _)| folder);
-    let own = if module.ends_with("/mod") {
-        folder
+    let parent = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+    let folder = parent(module).unwrap_or_default();
+    let above = if module.ends_with("/mod") {
+        parent(&folder).unwrap_or_default()
     } else {
-        None
+        folder
     };
     let mut found = Vec::new();
     let lines = code
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));
     for line in lines {
-        for (marker, base) in [
-            ("crate::", Some("")),
-            ("super::", if own.is_some() { Some("") } else { folder }),
-        ] {
+        for (marker, base) in [("crate::", ""), ("super::", &above)] {
             for rest in line.split(marker).skip(1) {
                 let path: String = rest
                     .chars()
@@ -159,20 +157,11 @@ fn imports(module: &str, code: &str, modules: &[String]) -> Vec<String> {
                     .collect();
                 let mut words: Vec<&str> =
                     path.split("::").filter(|word| !word.is_empty()).collect();
-                words.splice(
-                    0..0,
-                    base.into_iter()
-                        .flat_map(|base| base.split('/'))
-                        .filter(|word| !word.is_empty()),
-                );
-                let candidates = [
-                    words.iter().take(2).copied().collect::<Vec<_>>().join("/"),
-                    words
-                        .first()
-                        .map(|word| (*word).to_owned())
-                        .unwrap_or_default(),
-                ];
-                let target = candidates.iter().find_map(|candidate| {
+                words.splice(0..0, base.split('/').filter(|word| !word.is_empty()));
+                let mut candidates = (1..=words.len())
+                    .rev()
+                    .map(|depth| words[..depth].join("/"));
+                let target = candidates.find_map(|candidate| {
                     let folder = format!("{candidate}/mod");
                     [candidate.clone(), folder]
                         .into_iter()

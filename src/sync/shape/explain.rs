@@ -8,8 +8,8 @@ use minijinja::{Error, ErrorKind, Value};
 use super::document::{Documents, cut, list_names, too_large};
 use super::filters::Complaint;
 use super::grammar::Names;
-use super::{Failure, Reason};
 use crate::api::kms_secret::Document;
+use crate::sync::{Failure, Reason};
 
 /// A failure names so many names that are not there.
 const MISSING_MAX: usize = 5;

@@ -5,7 +5,7 @@ use jmespath::{Rcvar, Variable};
 use secrecy::SecretString;
 
 use super::document::{field_names, to_text};
-use super::{Failure, Reason};
+use crate::sync::{Failure, Reason};
 
 /// A path may write the document down so often: expressions as `[@,@][]` double it with each step, and nothing else
 /// would end that.

@@ -1,19 +1,27 @@
 //! From what KMS answered to the data of the Secret: everything or nothing.
 
+mod document;
+mod explain;
+mod extract;
+mod filters;
+mod grammar;
+mod path;
+mod template;
+
 use std::collections::BTreeMap;
 use std::thread;
 
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
-use super::document::{DATA_MAX, Documents, Sources, choose, sources};
-use super::extract::extract;
-use super::path::search;
-use super::template::Templates;
 use super::{Failure, Reason};
 use crate::alibaba::secret_value::decode_base64;
 use crate::api::kms_secret::{DataItem, Decode, Document, Extract};
+use document::{DATA_MAX, Documents, Sources, choose, sources};
+use extract::extract;
+use path::search;
+use template::Templates;
 
-pub use super::document::Sourced;
+pub use document::Sourced;
 
 /// The data of a Secret.
 pub type Data = BTreeMap<String, SecretSlice<u8>>;

@@ -8,9 +8,9 @@ use jmespath::{Rcvar, Variable};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::{Failure, Reason};
 use crate::alibaba::secret_value::{SecretValue, decode_base64};
 use crate::api::kms_secret::Document;
+use crate::sync::{Failure, Reason};
 
 /// The API server's limit on the data of a Secret.
 pub(super) const DATA_MAX: usize = 1 << 20;

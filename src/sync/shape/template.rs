@@ -10,8 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::document::{Capped, Documents, Sources};
 use super::explain::{explain, unreadable};
-use super::{Failure, Reason, filters, grammar};
+use super::{filters, grammar};
 use crate::api::kms_secret::Document;
+use crate::sync::{Failure, Reason};
 
 /// What all templates of one `KmsSecret` may do together: a step costs 1, and so do 64 bytes that are made. It is more
 /// than a full Secret needs, and some hundredths of a second.
@@ -153,7 +154,7 @@ fn to_value(json: &Variable) -> Value {
 mod tests {
     use super::*;
     use crate::alibaba::secret_value::{Facts, SecretValue};
-    use crate::sync::document::{Sourced, choose, sources};
+    use crate::sync::shape::document::{Sourced, choose, sources};
 
     const JSON: &str = r#"{"user":"or ders","password":"p@ss/w:rd\"","port":5432,"tls":true,"gone":null,
         "hosts":["a","b"],"db":{"name":"x"},"html":"<&'>","huge":12345678901234567890123,"pem":"-\nA\n"}"#;

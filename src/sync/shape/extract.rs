@@ -7,8 +7,8 @@ use regex::{Regex, RegexBuilder};
 use secrecy::SecretString;
 
 use super::document::{cut, to_text};
-use super::{Failure, Reason};
 use crate::api::kms_secret::{Extract, Rename};
+use crate::sync::{Failure, Reason};
 
 /// The longest key that the API server takes.
 const KEY_MAX: usize = 253;
