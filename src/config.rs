@@ -97,6 +97,15 @@ pub struct Run {
         value_delimiter = ','
     )]
     pub allow_secret_type: Vec<String>,
+    /// Refuse labels and annotations of this domain and those below it on Secrets (repeatable); in place of the default list of controllers that copy or unseal Secrets.
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        env = "KMS_SECRET_OPERATOR_DENY_TARGET_METADATA",
+        value_delimiter = ',',
+        default_values = ["reflector.v1.k8s.emberstack.com", "replicator.v1.mittwald.de", "sealedsecrets.bitnami.com"]
+    )]
+    pub deny_target_metadata: Vec<String>,
     /// Whether KMS may tell of changes, and who may say so for it.
     #[command(flatten)]
     pub events: Events,

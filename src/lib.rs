@@ -163,6 +163,7 @@ pub async fn serve(
     let limits = Limits {
         interval_min: run.min_refresh_interval,
         target_types: run.target_types(),
+        denied_metadata: run.deny_target_metadata.clone(),
     };
     let shared = shared(
         &run.reach,
@@ -257,6 +258,7 @@ pub async fn check(check: Check, client: Client) -> Result<Vec<Checked>, Error> 
     let limits = Limits {
         interval_min: SignedDuration::ZERO,
         target_types: Vec::new(),
+        denied_metadata: Vec::new(),
     };
     let shared = shared(
         &check.reach,

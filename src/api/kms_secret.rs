@@ -5,6 +5,8 @@
     reason = "the schema derive repeats the types in a module of its own"
 )]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -261,6 +263,40 @@ pub struct Target {
     #[x_kube(validation = Rule::new("self != 'kubernetes.io/service-account-token' && self != 'bootstrap.kubernetes.io/token'")
         .message("Secrets that hold tokens of Kubernetes are never written"))]
     pub type_: Option<String>,
+    /// Labels of the Secret: exactly these and the operator's own; the KmsSecret's are never copied. Domains that mean something to Kubernetes or make other controllers copy Secrets are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the Secret, by the same rules.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: BTreeMap<String, String>,
+    /// What becomes of the Secret when the `KmsSecret` goes; `Owner` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_policy: Option<CreationPolicy>,
+    /// Whether a Secret that is there already may be taken over; `Never` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
+}
+
+/// What becomes of the Secret when the `KmsSecret` goes: `Owner` (default: Kubernetes collects it) or `Orphan` (it stays, and nobody renews it).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CreationPolicy {
+    /// The Secret has the `KmsSecret` as its owner: Kubernetes collects it.
+    #[default]
+    Owner,
+    /// The Secret has no owner: it stays.
+    Orphan,
+}
+
+/// Whether a Secret that is there already may be taken over: `Never` (default) or `IfUnowned` (if no controller owns it and it consents by its annotation `alikms.dev/allow: <KmsSecret name>`; its other keys are then removed).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Adopt {
+    /// A Secret that is there already is refused.
+    #[default]
+    Never,
+    /// It is taken over if no controller owns it and its annotation consents.
+    IfUnowned,
 }
 
 /// When to look again.
@@ -467,6 +503,22 @@ impl KmsSecret {
             .as_ref()
             .and_then(|target| target.type_.as_deref())
             .unwrap_or("Opaque")
+    }
+
+    /// What becomes of the Secret when this object goes.
+    #[must_use]
+    pub fn creation_policy(&self) -> CreationPolicy {
+        let target = self.spec.target.as_ref();
+        target
+            .and_then(|target| target.creation_policy)
+            .unwrap_or_default()
+    }
+
+    /// Whether a Secret that is there already may be taken over.
+    #[must_use]
+    pub fn adopt(&self) -> Adopt {
+        let target = self.spec.target.as_ref();
+        target.and_then(|target| target.adopt).unwrap_or_default()
     }
 
     /// Kind of the store that this object names.

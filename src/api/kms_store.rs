@@ -126,7 +126,7 @@ pub struct Namespaces {
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
     /// The labels; at least one, since none would select everything.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(extend("maxProperties" = 16))]
     #[x_kube(validation = Rule::new("size(self) > 0").message("an empty selector would select every namespace"))]
     pub match_labels: BTreeMap<String, String>,
 }

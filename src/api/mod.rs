@@ -25,6 +25,8 @@ pub const SYNC_ANNOTATION: &str = "alikms.dev/sync";
 pub const MANAGED_LABEL: &str = "alikms.dev/managed";
 /// Annotation on a Secret that we wrote: the name of its `KmsSecret`.
 pub const OWNER_ANNOTATION: &str = "alikms.dev/kmssecret";
+/// Annotation by which a Secret consents to being taken over: the name of the `KmsSecret` that may.
+pub const ALLOW_ANNOTATION: &str = "alikms.dev/allow";
 /// Label with the value `"true"` by which a credential Secret consents to being used by a store.
 pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
 /// Label with the value `"true"` on a `ConfigMap` with certificates for stores; the `ConfigMap` watch selects it.

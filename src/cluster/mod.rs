@@ -26,7 +26,7 @@ use crate::api::kms_secret::TargetStatus;
 use crate::api::{CREDENTIALS_LABEL, KmsSecret};
 use crate::sync::{Failure, Reason};
 use refusal::{CallError, status_error, unavailable, write_error};
-use secret::{ApplySecret, foreign_keys, take_over};
+use secret::{ApplySecret, foreign_keys, release, take_over};
 
 pub use refusal::WriteError;
 pub use secret::{Desired, Fence, classify};
@@ -176,7 +176,7 @@ impl Cluster {
         if let Fence::Unchanged {
             uid,
             resource_version,
-            is_orphan: true,
+            is_predecessors: true,
         } = &mut fence
         {
             (self.observe)("patch", "secrets");
@@ -207,6 +207,28 @@ impl Cluster {
             name,
             &pruned.map_err(|err| write_error(&err, name))?,
         ))
+    }
+
+    /// Lets go of a Secret, if it is still the one that was seen: it stays, without our marks and without the owner `uid`.
+    ///
+    /// # Errors
+    /// [`WriteError::Stale`] if it changed.
+    pub async fn release(
+        &self,
+        namespace: &str,
+        name: &str,
+        seen: &ObjectMeta,
+        uid: Option<&String>,
+    ) -> Result<(), WriteError> {
+        let _permit = self.writes.acquire().await;
+        (self.observe)("patch", "secrets");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let (params, patch) = (PatchParams::default(), Patch::Merge(release(seen, uid)));
+        match within_deadline(api.patch_metadata(name, &params, &patch)).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Api(status)) if status.is_not_found() => Ok(()),
+            Err(err) => Err(write_error(&err, name)),
+        }
     }
 
     /// Deletes a Secret, if it is still the one that was seen. One that is gone already is no error.

@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    ManagedFieldsEntry, ObjectMeta, OwnerReference,
+};
 use kube::{Resource as _, ResourceExt as _};
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::MANAGER;
-use crate::api::{KmsSecret, MANAGED_LABEL, OWNER_ANNOTATION};
+use crate::api::kms_secret::{Adopt, CreationPolicy};
+use crate::api::{ALLOW_ANNOTATION, KmsSecret, MANAGED_LABEL, OWNER_ANNOTATION};
 use crate::sync::plan::Target;
 use crate::sync::shape::Data;
+
+/// What made an object, by Kubernetes' own convention.
+const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
 /// Which object a write may touch: what was seen when it was decided on, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +32,8 @@ pub enum Fence {
         uid: String,
         /// Its resourceVersion.
         resource_version: String,
-        /// Its owner is an object of our name that is gone: we become its owner first.
-        is_orphan: bool,
+        /// Its owner is an object of our name that is gone: its reference goes first.
+        is_predecessors: bool,
     },
 }
 
@@ -54,6 +60,7 @@ pub fn classify(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
     let is_ours = |kind: &str, api_version: &str| {
         kind == KmsSecret::kind(&()) && api_version.split('/').next() == Some(crate::api::GROUP)
     };
+    let annotation = |name: &str| secret.annotations.as_ref()?.get(name);
     let foreign = match controller {
         Some(controller)
             if is_ours(&controller.kind, &controller.api_version) && controller.name == name =>
@@ -64,35 +71,79 @@ pub fn classify(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
             "it belongs to {} {:?}",
             controller.kind, controller.name
         )),
-        None => {
-            let annotation = secret
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(OWNER_ANNOTATION));
-            match annotation {
-                Some(annotated) if *annotated == name => None,
-                Some(annotated) => Some(format!("it belongs to KmsSecret {annotated:?}")),
-                None => Some("it does not belong to a KmsSecret".to_owned()),
-            }
-        }
+        None => match annotation(OWNER_ANNOTATION) {
+            Some(annotated) if *annotated == name => None,
+            Some(annotated) => Some(format!("it belongs to KmsSecret {annotated:?}")),
+            None => return classify_unowned(secret, owner),
+        },
     };
     match foreign {
-        Some(owner) => Target::Foreign { owner },
+        Some(owner) => Target::Foreign {
+            owner,
+            action: "give spec.target.name another name, or remove that Secret".to_owned(),
+        },
         None => Target::Ours {
             uid: secret.uid.clone().unwrap_or_default(),
             resource_version: secret.resource_version.clone().unwrap_or_default(),
-            is_orphan: controller
+            is_predecessors: controller
                 .is_some_and(|controller| Some(&controller.uid) != owner.uid().as_ref()),
         },
     }
 }
 
-/// The fenced merge patch that makes us the controller of a predecessor's Secret: an apply could only add a second one.
+/// A Secret that belongs to nobody is taken over only if the spec asks for it and the Secret consents.
+fn classify_unowned(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
+    let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
+    let consent = secret
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(ALLOW_ANNOTATION));
+    let foreign = |action: String| Target::Foreign {
+        owner: "it does not belong to a KmsSecret".to_owned(),
+        action,
+    };
+    match (owner.adopt(), consent) {
+        (Adopt::Never, _) => foreign(
+            "give spec.target.name another name, remove that Secret, or let it be taken over (spec.target.adopt)".to_owned(),
+        ),
+        (Adopt::IfUnowned, Some(consent)) if *consent == name => Target::Adoptable {
+            uid: secret.uid.clone().unwrap_or_default(),
+            resource_version: secret.resource_version.clone().unwrap_or_default(),
+        },
+        (Adopt::IfUnowned, _) => foreign(format!(
+            "to let it be taken over, run `kubectl annotate secret -n {namespace} {} {ALLOW_ANNOTATION}={name}`; its keys are then those of the KmsSecret and no others",
+            owner.target_name()
+        )),
+    }
+}
+
+/// Our reference to the owner, where the policy asks for one.
+fn owner_references(owner: &KmsSecret) -> Vec<OwnerReference> {
+    match owner.creation_policy() {
+        CreationPolicy::Owner => owner.controller_owner_ref(&()).into_iter().collect(),
+        CreationPolicy::Orphan => Vec::new(),
+    }
+}
+
+/// The fenced merge patch by which a Secret is ours no more, and stays.
+pub(super) fn release(secret: &ObjectMeta, uid: Option<&String>) -> Value {
+    let others = secret.owner_references.iter().flatten();
+    let others: Vec<_> = others.filter(|owner| Some(&owner.uid) != uid).collect();
+    json!({"metadata": {
+        "uid": secret.uid,
+        "resourceVersion": secret.resource_version,
+        "labels": {MANAGED_LABEL: null, MANAGED_BY_LABEL: null},
+        "annotations": {OWNER_ANNOTATION: null},
+        "ownerReferences": others,
+    }})
+}
+
+/// The fenced merge patch that removes a predecessor's reference from its Secret: an apply could only add a second one.
 pub(super) fn take_over(owner: &KmsSecret, uid: &str, resource_version: &str) -> Value {
     json!({"metadata": {
         "uid": uid,
         "resourceVersion": resource_version,
-        "ownerReferences": owner.controller_owner_ref(&()).into_iter().collect::<Vec<_>>(),
+        "ownerReferences": owner_references(owner),
     }})
 }
 
@@ -154,14 +205,21 @@ impl fmt::Debug for ApplySecret<'_> {
 impl<'a> ApplySecret<'a> {
     pub(super) fn new(desired: &Desired<'a>, fence: &Fence) -> Self {
         let owner = desired.owner;
+        let target = owner.spec.target.as_ref();
+        let mut labels = target.map_or_else(BTreeMap::new, |target| target.labels.clone());
+        let mut annotations =
+            target.map_or_else(BTreeMap::new, |target| target.annotations.clone());
+        labels.insert(MANAGED_LABEL.into(), "true".into());
+        if owner.adopt() == Adopt::Never {
+            // Only what we made ourselves says so.
+            labels.insert(MANAGED_BY_LABEL.into(), MANAGER.into());
+        }
+        annotations.insert(OWNER_ANNOTATION.into(), owner.name_any());
         let mut metadata = json!({
             "name": owner.target_name(),
-            "labels": {
-                MANAGED_LABEL: "true",
-                "app.kubernetes.io/managed-by": MANAGER,
-            },
-            "annotations": {OWNER_ANNOTATION: owner.name_any()},
-            "ownerReferences": owner.controller_owner_ref(&()).into_iter().collect::<Vec<_>>(),
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": owner_references(owner),
         });
         match fence {
             // No object has this version: the apply creates, or conflicts with what is there.
@@ -192,7 +250,7 @@ impl<'a> ApplySecret<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, OwnerReference};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 
     fn owner() -> KmsSecret {
         serde_json::from_value(json!({
@@ -262,6 +320,33 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_of_nobody_is_taken_over_only_if_both_sides_want_it() {
+        let consent = |to: &str| ObjectMeta {
+            annotations: Some([(ALLOW_ANNOTATION.to_owned(), to.to_owned())].into()),
+            ..ObjectMeta::default()
+        };
+        let mut adopter = owner();
+        adopter.spec.target = serde_json::from_value(json!({"adopt": "IfUnowned"})).unwrap();
+        let is_adoptable = |meta: &ObjectMeta, owner: &KmsSecret| {
+            matches!(classify(meta, owner), Target::Adoptable { .. })
+        };
+        assert!(is_adoptable(&consent("db"), &adopter));
+        assert!(!is_adoptable(&consent("db"), &owner()), "nobody asked");
+        assert!(!is_adoptable(&consent("other"), &adopter));
+        assert!(!is_adoptable(&ObjectMeta::default(), &adopter));
+        let mut owned = controlled_by("Certificate", "cert-manager.io/v1", "db", "c");
+        owned.annotations = consent("db").annotations;
+        assert!(!is_adoptable(&owned, &adopter), "a controller owns it");
+        let mut marked = consent("db");
+        marked
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert(OWNER_ANNOTATION.into(), "other".into());
+        assert!(!is_adoptable(&marked, &adopter), "another KmsSecret's");
+    }
+
+    #[test]
     fn keys_of_others_are_found_by_field_ownership() {
         let entry = |fields: Value| ManagedFieldsEntry {
             fields_v1: Some(FieldsV1(fields)),
@@ -302,7 +387,7 @@ mod tests {
         let seen = Fence::Unchanged {
             uid: "t".into(),
             resource_version: "5".into(),
-            is_orphan: false,
+            is_predecessors: false,
         };
         let json = serde_json::to_value(ApplySecret::new(&desired, &seen)).unwrap();
         assert_eq!(

@@ -141,7 +141,7 @@ fn as_written(written: &TargetStatus) -> Target {
     Target::Ours {
         uid: written.uid.clone(),
         resource_version: written.resource_version.clone(),
-        is_orphan: false,
+        is_predecessors: false,
     }
 }
 

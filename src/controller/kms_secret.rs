@@ -15,8 +15,8 @@ use super::memory::Hint;
 use super::read::Fetched;
 use super::record::Outcome;
 use super::store::{self, Resolved};
-use crate::api::KmsSecret;
-use crate::api::kms_secret::{StoreStatus, TargetStatus};
+use crate::api::kms_secret::{CreationPolicy, StoreStatus, TargetStatus};
+use crate::api::{KmsSecret, OWNER_ANNOTATION};
 use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::Reason;
 use crate::sync::backoff::Repair;
@@ -101,11 +101,19 @@ impl Round<'_> {
             Target::Ours {
                 uid,
                 resource_version,
-                is_orphan,
+                is_predecessors,
             } => Fence::Unchanged {
                 uid: uid.clone(),
                 resource_version: resource_version.clone(),
-                is_orphan: *is_orphan,
+                is_predecessors: *is_predecessors,
+            },
+            Target::Adoptable {
+                uid,
+                resource_version,
+            } => Fence::Unchanged {
+                uid: uid.clone(),
+                resource_version: resource_version.clone(),
+                is_predecessors: false,
             },
             _ => Fence::Absent,
         };
@@ -138,7 +146,7 @@ impl Round<'_> {
     }
 
     /// After a rename, and once the new target is written: removes the old ones, or a credential would stay that nobody
-    /// renews. Only what is still ours, and as it was seen. What cannot be removed is told and tried again at the next
+    /// renews; or lets go of them, if the policy is to keep Secrets. Only what is still ours, and as it was seen. What cannot be removed is told and tried again at the next
     /// sync; it takes nothing from the success.
     async fn remove_old_targets(&mut self, why: Why, new: &TargetStatus) {
         let is_renamed = self
@@ -153,40 +161,44 @@ impl Round<'_> {
         {
             return;
         }
-        let namespace = self.object.namespace().unwrap_or_default();
-        let uid = self.object.uid().unwrap_or_default();
+        let (namespace, name) = (
+            self.object.namespace().unwrap_or_default(),
+            self.object.name_any(),
+        );
+        let uid = self.object.uid();
+        let is_kept = self.object.creation_policy() == CreationPolicy::Orphan;
         let is_old = |secret: &SecretMeta| {
+            let owners = secret.owner_references();
+            let controller = owners.iter().find(|owner| owner.controller == Some(true));
+            let is_marked = secret.annotations().get(OWNER_ANNOTATION) == Some(&name);
             secret.namespace().as_ref() == Some(&namespace)
                 && secret.name_any() != new.name
-                // Not our annotation alone: who took the owner reference away wants to keep the Secret.
-                && secret
-                    .owner_references()
-                    .iter()
-                    .any(|owner| owner.controller == Some(true) && owner.uid == uid)
+                && match controller {
+                    Some(controller) => Some(&controller.uid) == uid.as_ref(),
+                    // Our annotation alone marks one that was to stay; else somebody took the owner away, to keep it.
+                    None => is_kept && is_marked,
+                }
         };
         let olds = self.context.caches.targets.state_filter(is_old);
         self.memory.has_old_targets = false;
         for old in olds {
-            let name = old.name_any();
-            if self
-                .context
-                .cluster
-                .delete(&namespace, &name, &old.metadata)
-                .await
-                .is_err()
-            {
+            let (cluster, name) = (&self.context.cluster, old.name_any());
+            let removed = if is_kept {
+                cluster
+                    .release(&namespace, &name, &old.metadata, uid.as_ref())
+                    .await
+            } else {
+                cluster.delete(&namespace, &name, &old.metadata).await
+            };
+            if removed.is_err() {
                 self.memory.has_old_targets = true;
+                let deed = if is_kept { "let go" } else { "deleted" };
                 let message = format!(
-                    "Secret {name:?}, the target before the last rename, could not be deleted; it is tried again at the next sync."
+                    "Secret {name:?}, the target before the last rename, could not be {deed}; it is tried again at the next sync."
                 );
-                self.context
-                    .cluster
-                    .publish(
-                        &self.object.object_ref(&()),
-                        true,
-                        "OldTargetLeft",
-                        &message,
-                    )
+                let about = self.object.object_ref(&());
+                cluster
+                    .publish(&about, true, "OldTargetLeft", &message)
                     .await;
             }
         }

@@ -54,6 +54,8 @@ pub struct Limits {
     pub interval_min: SignedDuration,
     /// Types of Secret that may be written.
     pub target_types: Vec<String>,
+    /// Domains whose labels and annotations no Secret gets, besides those of Kubernetes and our own.
+    pub denied_metadata: Vec<String>,
 }
 
 /// The Secret of the target's name, as the cache or the API server shows it.
@@ -68,12 +70,21 @@ pub enum Target {
         /// Its resourceVersion.
         resource_version: String,
         /// Its owner is an object of our name that is gone.
-        is_orphan: bool,
+        is_predecessors: bool,
+    },
+    /// It has no owner, consents to being taken over, and the spec asks for it.
+    Adoptable {
+        /// Its uid.
+        uid: String,
+        /// Its resourceVersion, at which it consented.
+        resource_version: String,
     },
     /// It is somebody else's.
     Foreign {
         /// Who, in words.
         owner: String,
+        /// What to do.
+        action: String,
     },
 }
 
@@ -179,8 +190,8 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
         Ok(store) => store,
         Err(failure) => return Plan::Refuse(failure.clone()),
     };
-    if let Target::Foreign { owner } = &seen.target {
-        return Plan::Refuse(owned_by_other(seen.object.target_name(), owner));
+    if let Target::Foreign { owner, action } = &seen.target {
+        return Plan::Refuse(owned_by_other(seen.object.target_name(), owner, action));
     }
     match reason_to_fetch(seen, store) {
         Reading::Now(why) => gate(seen, store, why),
@@ -190,11 +201,11 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
 
 /// The refusal of a target that is somebody else's.
 #[must_use]
-pub fn owned_by_other(target: &str, owner: &str) -> Failure {
+pub fn owned_by_other(target: &str, owner: &str, action: &str) -> Failure {
     Failure::new(
         Reason::TargetOwnedByOther,
         format!("Secret {target:?} exists and is not ours: {owner}"),
-        "give spec.target.name another name, or remove that Secret",
+        action,
     )
 }
 
@@ -233,7 +244,33 @@ fn check_spec(object: &KmsSecret, limits: &Limits) -> Result<(), Failure> {
             "use another spec.target.type; the operator's administrator can allow more (--allow-secret-type)",
         ));
     }
-    Ok(())
+    check_metadata(object, limits)
+}
+
+/// Labels and annotations in these domains mean something to Kubernetes, or to us.
+const RESERVED: [&str; 3] = ["kubernetes.io", "k8s.io", crate::api::GROUP];
+
+fn check_metadata(object: &KmsSecret, limits: &Limits) -> Result<(), Failure> {
+    let target = object.spec.target.iter();
+    let mut keys = target.flat_map(|target| target.labels.keys().chain(target.annotations.keys()));
+    let is_denied = |key: &&String| {
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let denied = limits.denied_metadata.iter().map(String::as_str);
+        RESERVED.into_iter().chain(denied).any(|denied| {
+            let rest = domain.strip_suffix(denied);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    match keys.find(is_denied) {
+        None => Ok(()),
+        Some(key) => Err(Failure::new(
+            Reason::SpecInvalid,
+            format!(
+                "spec.target asks for the label or annotation {key:?}, whose domain is not for KmsSecrets to use"
+            ),
+            "leave it out; the operator's administrator can change the list (--deny-target-metadata), but for the domains of Kubernetes and alikms.dev",
+        )),
+    }
 }
 
 enum Reading {
@@ -558,6 +595,7 @@ mod tests {
                 limits: Limits {
                     interval_min: SignedDuration::from_secs(60),
                     target_types: vec!["Opaque".into()],
+                    denied_metadata: vec!["example.com".into()],
                 },
             }
         }
@@ -619,7 +657,7 @@ mod tests {
         Target::Ours {
             uid: uid.into(),
             resource_version: version.into(),
-            is_orphan: false,
+            is_predecessors: false,
         }
     }
 
@@ -779,6 +817,7 @@ mod tests {
         world.status = KmsSecretStatus::default();
         world.target = Target::Foreign {
             owner: "it has no owner".into(),
+            action: "rename".into(),
         };
         assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::TargetOwnedByOther));
         world.store = Err(Failure::new(Reason::StoreNotFound, "", ""));
@@ -789,6 +828,36 @@ mod tests {
                 interval: Some(interval.into()),
             });
             assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::SpecInvalid));
+        }
+    }
+
+    #[test]
+    fn labels_that_move_other_controllers_are_refused() {
+        for (key, refused) in [
+            ("team", false),
+            ("acme.io/team", false),
+            ("notkubernetes.io/x", false),
+            ("kubernetes.io/x", true),
+            ("app.kubernetes.io/name", true),
+            ("k8s.io/x", true),
+            ("alikms.dev/managed", true),
+            ("example.com/copy", true),
+            ("deep.example.com/copy", true),
+        ] {
+            for is_label in [true, false] {
+                let mut world = World::in_sync();
+                let mut target = crate::api::kms_secret::Target::default();
+                let map = if is_label {
+                    &mut target.labels
+                } else {
+                    &mut target.annotations
+                };
+                map.insert(key.into(), "x".into());
+                world.object.spec.target = Some(target);
+                let is_refused =
+                    matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::SpecInvalid);
+                assert_eq!(is_refused, refused, "{key}");
+            }
         }
     }
 

@@ -30,6 +30,7 @@ mod shaping;
 mod sources;
 mod stores;
 mod sync;
+mod targets;
 mod tenancy;
 mod timetable;
 mod vectors;
