@@ -10,8 +10,9 @@ use super::store::{self, Resolved};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::TargetStatus;
 use crate::cluster::classify;
+use crate::sync::hash::fnv1a;
 use crate::sync::plan::{Seen, Target};
-use crate::sync::{Failure, Reason, share, status};
+use crate::sync::{Failure, Reason, status};
 
 /// What is in hand during one reconcile.
 pub(super) struct Round<'a> {
@@ -51,7 +52,7 @@ pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> R
     }
     Round {
         hinted: context.memories.has_hint(object),
-        hash: share::hash(&object.uid().unwrap_or_default()),
+        hash: fnv1a(&object.uid().unwrap_or_default()),
         object,
         context,
         memory,

@@ -13,11 +13,13 @@ use crate::alibaba::chain::{Base, Chain, Proof, Prove, prove_by_file};
 use crate::alibaba::client::Endpoint;
 use crate::alibaba::credentials::Credentials;
 use crate::alibaba::environment::{Environment, Source};
+use crate::alibaba::identity::NoProof;
 use crate::api::auth::{AccessKeySecretRef, AssumeRole, ServiceAccountAuth, SessionSettings};
 use crate::api::kms_secret::StoreStatus;
 use crate::api::{ClusterKmsStore, KmsStore};
-use crate::sync::identity::{consented_role, no_proof, session_name};
-use crate::sync::{Failure, Reason, share};
+use crate::sync::hash::fnv1a;
+use crate::sync::identity::{consented_role, session_name};
+use crate::sync::{Failure, Reason};
 
 /// Whose identity a store takes, with every reference complete.
 pub(super) struct Identity {
@@ -185,7 +187,7 @@ impl Identity {
         };
         Ok(Credentials::exchanged(
             self.owner.clone(),
-            share::hash(&store.uid),
+            fnv1a(&store.uid),
             Box::new(exchange),
         ))
     }
@@ -249,7 +251,7 @@ fn prove(namespace: String, account: &ServiceAccountAuth, shared: Arc<Shared>) -
         async move {
             let (namespace, name, role) = &*of;
             let proof = token(namespace, name, role.as_deref(), &shared).await;
-            proof.map_err(no_proof)
+            proof.map_err(NoProof::from)
         }
         .boxed()
     })

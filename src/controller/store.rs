@@ -16,8 +16,9 @@ use crate::api::kms_secret::{StoreKind, StoreStatus};
 use crate::api::kms_store::{BatchMode, CaBundleRef, Network, Signature, StoreSettings};
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::metrics::StoreLabels;
+use crate::sync::hash::fnv1a;
 use crate::sync::sources::check_regions;
-use crate::sync::{Failure, Reason, share, tenancy};
+use crate::sync::{Failure, Reason, tenancy};
 
 /// Calls a second that a store makes at most, unless it says otherwise.
 const PER_SECOND: f64 = 100.0;
@@ -232,7 +233,7 @@ impl Store {
                 kind: kind.into(),
                 uid: self.uid,
                 generation: self.generation,
-                identity: Some(format!("{:016x}", share::hash(&parts.to_string()))),
+                identity: Some(format!("{:016x}", fnv1a(&parts.to_string()))),
                 credential_resource_version: identity.version(context).await?,
             },
             own_sts: own_sts.unwrap_or_else(|| sts.clone()),

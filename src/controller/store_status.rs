@@ -158,7 +158,7 @@ async fn look(
             identity: Some(arn),
         }),
         Err(error) => {
-            let failure = store_status::failure(&error, &store.name);
+            let failure = Failure::of_sts(&error, &store.name);
             // KMS may be reached where STS is not.
             if failure.reason.is_transient() && link.reader.glance().answered > 0 {
                 Ok(Verified { identity: None })

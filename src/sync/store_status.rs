@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::Failure;
 use super::status::{self, Context};
-use super::{Failure, Reason, identity};
-use crate::alibaba::{Class, Error};
 use crate::api::kms_secret::StoreStatus;
 use crate::api::kms_store::KmsStoreStatus;
 
@@ -86,52 +85,10 @@ pub fn after(
     status
 }
 
-/// What it means for a store that STS did not tell whose its credentials are.
-#[must_use]
-pub fn failure(error: &Error, store: &str) -> Failure {
-    if let Error::Identity(no) = error {
-        return identity::failure(no, store);
-    }
-    let code = error.code();
-    let said = code.map(|code| format!(" ({code})")).unwrap_or_default();
-    let (reason, what, action) = match error.class() {
-        Class::Credential | Class::SecurityToken => (
-            Reason::CredentialsInvalid,
-            format!("STS does not accept the credentials of store {store:?}{said}"),
-            "mend the Secret that the store's auth names; every KmsSecret of the store then heals by itself",
-        ),
-        Class::Throttled => (
-            Reason::Throttled,
-            format!("store {store:?}: STS asks for fewer calls{said}"),
-            "no action needed: it is tried again; the quota is shared by the whole account",
-        ),
-        Class::Clock => (
-            Reason::ClockSkewed,
-            format!("store {store:?}: STS does not accept the time of this node{said}"),
-            "cluster administrator: set the clock of the node that the operator runs on",
-        ),
-        Class::Unavailable | Class::Nonce => (
-            Reason::IdentityUnavailable,
-            format!("store {store:?}: STS: {error}"),
-            "no action needed: it is tried again; if it lasts, check the network between the operator and STS: sts-vpc.<region>.aliyuncs.com where the store reaches KMS over the VPC, else sts.<region>.aliyuncs.com",
-        ),
-        _ => (
-            Reason::IdentityRefused,
-            format!("store {store:?}: STS does not tell whose the credentials are ({error})"),
-            "check the store's auth against the users and roles in RAM",
-        ),
-    };
-    Failure {
-        code: code.map(ToOwned::to_owned),
-        retry_after: error.retry_after(),
-        ..Failure::new(reason, what, action)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alibaba::Refusal;
+    use crate::alibaba::{Error, Refusal};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -153,7 +110,7 @@ mod tests {
 
     fn refused(code: &str) -> Result<Verified, Failure> {
         let error = Error::Refused(Box::new(Refusal::of_code(400, Some(code))));
-        Err(failure(&error, "prod"))
+        Err(Failure::of_sts(&error, "prod"))
     }
 
     #[test]
@@ -179,21 +136,5 @@ mod tests {
         assert_eq!(ready(&broken), Some(("False", "CredentialsInvalid")));
         assert!(!is_told(&broken, &store("7", "d")));
         assert_eq!(broken.identity, None, "nobody's, as far as we know");
-    }
-
-    #[test]
-    fn a_refusal_of_sts_is_told_in_its_own_words() {
-        for (code, reason) in [
-            ("InvalidAccessKeyId.NotFound", Reason::CredentialsInvalid),
-            ("InvalidSecurityToken.Expired", Reason::CredentialsInvalid),
-            ("Throttling.User", Reason::Throttled),
-            ("InvalidTimeStamp.Expired", Reason::ClockSkewed),
-            ("InternalFailure", Reason::IdentityUnavailable),
-            ("NoPermission", Reason::IdentityRefused),
-        ] {
-            let failure = refused(code).unwrap_err();
-            assert_eq!(failure.reason, reason, "{code}");
-            assert!(failure.message().contains("STS"), "{code}");
-        }
     }
 }

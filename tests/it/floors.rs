@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// The floors, from the bottom; a file may import from floors below its own, and from the `mod.rs` of its own folder.
 const FLOORS: &[(&str, u8)] = &[
     ("alibaba/mod", 0),
+    ("alibaba/error", 0),
     ("alibaba/sign", 1),
     ("alibaba/endpoint", 1),
     ("alibaba/answer", 1),
@@ -20,13 +21,16 @@ const FLOORS: &[(&str, u8)] = &[
     ("api/", 2),
     ("alibaba/batch", 3),
     ("sync/mod", 3),
+    ("sync/failure", 3),
+    ("sync/hash", 3),
+    ("sync/reason", 3),
     ("sync/bucket", 3),
-    ("sync/share", 4),
-    ("sync/identity", 5),
+    ("sync/identity", 4),
     ("sync/tenancy", 4),
     ("sync/schedule", 4),
     ("sync/backoff", 4),
     ("sync/hint", 4),
+    ("sync/refusal", 4),
     ("sync/shape/document", 4),
     ("sync/shape/extract", 5),
     ("sync/shape/filters", 5),
@@ -62,9 +66,9 @@ const IO: u8 = 7;
 
 /// Imports within a folder, besides those of its `mod.rs`: who may build on whom.
 const WITHIN: &[(&str, &str)] = &[
+    ("alibaba/error", "alibaba/identity"),
     ("api/mod", "api/kms_secret"),
     ("api/mod", "api/kms_store"),
-    ("sync/mod", "sync/identity"),
     ("api/kms_store", "api/auth"),
     ("sync/shape/mod", "sync/shape/"),
     ("sync/shape/template", "sync/shape/explain"),
