@@ -116,12 +116,22 @@ pub fn resolve(
             "region {region:?} is not a region id, as cn-hangzhou"
         ));
     }
+    // STS is at a host of the region, also where KMS is not.
+    let in_the_cloud = |host: &str| {
+        if is_region_in_hosts(region) {
+            Ok(Origin::https(host))
+        } else {
+            Err(format!(
+                "region {region:?} is not a region id of Alibaba Cloud, as cn-hangzhou"
+            ))
+        }
+    };
     let Some(endpoint) = endpoint else {
         let network = if public { "kms" } else { "kms-vpc" };
-        return Ok(Origin::https(&format!("{network}.{region}.aliyuncs.com")));
+        return in_the_cloud(&format!("{network}.{region}.aliyuncs.com"));
     };
     if is_kms_host(endpoint) {
-        return Ok(Origin::https(endpoint));
+        return in_the_cloud(endpoint);
     }
     let refused = || {
         format!(
@@ -178,7 +188,7 @@ pub fn sts_host(host: &str) -> Result<Origin, String> {
     let region = name
         .strip_prefix("sts-vpc.")
         .or_else(|| name.strip_prefix("sts."));
-    if name == "sts" || region.is_some_and(is_region) {
+    if name == "sts" || region.is_some_and(is_region_in_hosts) {
         Ok(Origin::https(host))
     } else {
         Err(format!(
@@ -221,6 +231,7 @@ impl fmt::Display for MetadataEndpoint {
 #[must_use]
 pub fn is_instance_role(name: &str) -> bool {
     (1..=64).contains(&name.len())
+        && !matches!(name, "." | "..")
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
@@ -234,7 +245,7 @@ fn is_kms_host(host: &str) -> bool {
         .strip_prefix("kms-vpc.")
         .or_else(|| name.strip_prefix("kms."))
     {
-        return is_region(region);
+        return is_region_in_hosts(region);
     }
     name.strip_suffix(".cryptoservice.kms")
         .is_some_and(|id| is_label(id) && id.len() <= 63)
@@ -242,6 +253,17 @@ fn is_kms_host(host: &str) -> bool {
 
 fn is_region(region: &str) -> bool {
     (2..=63).contains(&region.len()) && is_label(region)
+}
+
+/// Whether hosts are named after it. Every region id begins with two letters and a hyphen. A name that does not can be
+/// that of a service whose hosts belong to customers: `kms.oss-cn-hangzhou.aliyuncs.com` is the bucket `kms` of whoever
+/// took that name.
+fn is_region_in_hosts(region: &str) -> bool {
+    let continent = region.split_once('-').map(|(continent, _)| continent);
+    is_region(region)
+        && continent.is_some_and(|continent| {
+            continent.len() == 2 && continent.bytes().all(|b| b.is_ascii_lowercase())
+        })
 }
 
 fn is_label(label: &str) -> bool {
@@ -292,6 +314,16 @@ mod tests {
             ("kms.cn-hangzhou.aliyuncs.com:443", false),
             ("KMS.cn-hangzhou.aliyuncs.com", false),
             ("kms.evil.cn-hangzhou.aliyuncs.com", false),
+            ("kms.oss-cn-hangzhou.aliyuncs.com", false),
+            ("kms-vpc.oss-cn-hangzhou-internal.aliyuncs.com", false),
+            ("kms.elasticsearch.aliyuncs.com", false),
+            ("http://[::ffff:127.0.0.1]:8900", false),
+            ("http://localhost:8900", false),
+            ("http://127.0.0.1:8900#", false),
+            ("http://127.0.0.1:8900?", false),
+            ("http://user@127.0.0.1:8900", false),
+            ("https://10.96.0.1:443", false),
+            ("https://kubernetes.default.svc", false),
             ("user@kms.cn-hangzhou.aliyuncs.com", false),
             ("a.b.cryptoservice.kms.aliyuncs.com", false),
             ("cryptoservice.kms.aliyuncs.com", false),
@@ -312,6 +344,32 @@ mod tests {
     fn a_region_is_never_a_way_out_of_the_domain() {
         for region in ["", "x", "a.b", "evil.example/", "-a", "cn hangzhou", "CN"] {
             assert!(origin(region, false, None).is_err(), "{region}");
+        }
+    }
+
+    #[test]
+    fn a_region_never_makes_a_host_that_a_customer_can_have() {
+        for region in [
+            "oss-cn-hangzhou",
+            "oss-accelerate",
+            "vpc100-oss-cn-hangzhou",
+            "img-cn-hangzhou",
+            "elasticsearch",
+            "cn",
+            "c1-hangzhou",
+        ] {
+            let instance = "kst-1.cryptoservice.kms.aliyuncs.com";
+            for endpoint in [None, Some("kms.cn-hangzhou.aliyuncs.com"), Some(instance)] {
+                let said = origin(region, true, endpoint).unwrap_err();
+                assert!(said.contains("region id"), "{region} {endpoint:?}: {said}");
+            }
+            assert!(sts_host(&format!("sts.{region}.aliyuncs.com")).is_err());
+            // Where the administrator said which hosts there are, a region is a name.
+            let own = Some("http://127.0.0.1:8900");
+            assert!(origin(region, false, own).is_ok(), "{region}");
+        }
+        for region in ["cn-shanghai-finance-1", "us-east-1", "me-central-1"] {
+            assert!(origin(region, false, None).is_ok(), "{region}");
         }
     }
 
@@ -383,6 +441,7 @@ mod tests {
             ("sts-vpc.cn-hangzhou.aliyuncs.com", true),
             ("sts-vpc.aliyuncs.com", false),
             ("sts.a.b.aliyuncs.com", false),
+            ("sts.oss-cn-hangzhou.aliyuncs.com", false),
             ("sts.cn-hangzhou.aliyuncs.com:443", false),
             ("https://sts.aliyuncs.com", false),
             ("sts.aliyuncs.com.evil.example", false),
@@ -411,7 +470,7 @@ mod tests {
             );
         }
         assert!(is_instance_role("KubernetesWorkerRole-1.a"));
-        for name in ["", "a/b", "../x", "a b", &"x".repeat(65)] {
+        for name in ["", ".", "..", "a/b", "../x", "a b", &"x".repeat(65)] {
             assert!(!is_instance_role(name), "{name}");
         }
     }

@@ -200,6 +200,7 @@ pub enum CaBundleKind {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.network) || !has(self.endpoint)").message("network means nothing beside endpoint"))]
+#[x_kube(validation = Rule::new("self.region.matches('^[a-z]{2}-') || (has(self.endpoint) && self.endpoint.startsWith('http'))").message("region is a region id of Alibaba Cloud, as cn-hangzhou: hosts are named after it"))]
 pub struct StoreSettings {
     /// Region id, as `cn-hangzhou`.
     #[schemars(
@@ -214,7 +215,7 @@ pub struct StoreSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(
-        "self.matches('^kms(-vpc)?[.][a-z0-9][a-z0-9-]{1,62}[.]aliyuncs[.]com$') || self.matches('^[a-z0-9][a-z0-9-]{0,62}[.]cryptoservice[.]kms[.]aliyuncs[.]com$') || self.matches('^https?://[a-z0-9.:\\\\[\\\\]-]+$')"
+        "self.matches('^kms(-vpc)?[.][a-z]{2}-[a-z0-9-]{1,60}[.]aliyuncs[.]com$') || self.matches('^[a-z0-9][a-z0-9-]{0,62}[.]cryptoservice[.]kms[.]aliyuncs[.]com$') || self.matches('^https?://[a-z0-9.:\\\\[\\\\]-]+$')"
     ).message("endpoint is kms[-vpc].<region>.aliyuncs.com or <instance>.cryptoservice.kms.aliyuncs.com (a bare lower-case host), or an origin that the operator allows"))]
     pub endpoint: Option<String>,
     /// The authority that signed the endpoint's certificate, as PEM, where it is not a public one: an instance's own CA. It replaces the public ones for this store.

@@ -223,6 +223,12 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_store() {
     assert_eq!(message::<KmsStore>(&world, good.clone()).await, None);
     for (pointer, value, expected) in [
         ("/region", json!("cn.hangzhou"), "region"),
+        ("/region", json!("oss-cn-hangzhou"), "region id"),
+        (
+            "/endpoint",
+            json!("kms.oss-cn-hangzhou.aliyuncs.com"),
+            "endpoint is",
+        ),
         ("/auth", json!({}), "exactly one of"),
         ("/network", json!("Internet"), "Unsupported value"),
         ("/signature", json!("V4"), "Unsupported value"),
