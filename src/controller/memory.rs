@@ -135,7 +135,8 @@ type TargetKey = (String, String);
 #[derive(Default)]
 pub(super) struct Memories {
     by_uid: Mutex<HashMap<String, Memory>>,
-    waiting: Mutex<HashMap<TargetKey, HashSet<ObjectRef<KmsSecret>>>>,
+    /// By uid: an object waits for one target, whatever it asked for before.
+    waiting: Mutex<HashMap<String, (TargetKey, ObjectRef<KmsSecret>)>>,
     /// By uid, and apart from the memories: a hint can come while its object is being reconciled.
     hints: Mutex<HashMap<String, Hint>>,
 }
@@ -163,6 +164,7 @@ impl Memories {
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         lock(&self.by_uid).retain(|uid, _| is_there(uid));
         lock(&self.hints).retain(|uid, _| is_there(uid));
+        lock(&self.waiting).retain(|uid, _| is_there(uid));
     }
 
     /// Puts a memory back. An object is never reconciled twice at once, so nothing is lost in between.
@@ -198,27 +200,22 @@ impl Memories {
     /// The object wants a target that somebody else has.
     pub(super) fn wait_for(&self, object: &KmsSecret, target: &str) {
         let key = (object.namespace().unwrap_or_default(), target.to_owned());
-        lock(&self.waiting)
-            .entry(key)
-            .or_default()
-            .insert(ObjectRef::from_obj(object));
+        lock(&self.waiting).insert(uid(object), (key, ObjectRef::from_obj(object)));
     }
 
     /// The object no longer waits for a target.
     pub(super) fn stop_waiting(&self, object: &KmsSecret) {
-        let reference = ObjectRef::from_obj(object);
-        let mut waiting = lock(&self.waiting);
-        waiting.retain(|_, objects| {
-            objects.remove(&reference);
-            !objects.is_empty()
-        });
+        lock(&self.waiting).remove(&uid(object));
     }
 
     /// The objects that wait for a target.
     pub(super) fn waiting_for(&self, namespace: &str, target: &str) -> Vec<ObjectRef<KmsSecret>> {
-        let key = (namespace.to_owned(), target.to_owned());
         let waiting = lock(&self.waiting);
-        waiting.get(&key).into_iter().flatten().cloned().collect()
+        waiting
+            .values()
+            .filter(|((space, name), _)| space == namespace && name == target)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 }
 
@@ -295,5 +292,22 @@ mod tests {
         assert!(memories.waiting_for("other", "t").is_empty());
         memories.forget(&object("1", 1));
         assert!(memories.waiting_for("shop", "t").is_empty());
+        memories.wait_for(&object("1", 1), "t");
+        memories.retain(|_| false);
+        assert!(
+            memories.waiting_for("shop", "t").is_empty(),
+            "it vanished while nobody watched"
+        );
+    }
+
+    #[test]
+    fn an_object_waits_for_its_last_target_only() {
+        let memories = Memories::default();
+        for n in 0..1000 {
+            memories.wait_for(&object("1", 1), &format!("t{n}"));
+        }
+        assert_eq!(lock(&memories.waiting).len(), 1);
+        assert!(memories.waiting_for("shop", "t0").is_empty());
+        assert_eq!(memories.waiting_for("shop", "t999").len(), 1);
     }
 }

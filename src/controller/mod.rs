@@ -108,11 +108,13 @@ impl Context {
         (context, (of_namespaces, of_cluster))
     }
 
-    /// Puts the memory of an object back, unless the object is gone.
+    /// Puts the memory of an object back; of one that is gone meanwhile, nothing is kept.
     fn keep(&self, object: &KmsSecret, memory: Memory) {
         let cached = self.caches.kms_secrets.get(&ObjectRef::from_obj(object));
         if cached.is_some_and(|cached| cached.uid() == object.uid()) {
             self.memories.keep(object, memory);
+        } else {
+            self.memories.forget(object);
         }
     }
 
