@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, a_while, condition, eventually};
 
-fn target(target: Value) -> Value {
+fn target(target: &Value) -> Value {
     json!({"target": target})
 }
 
@@ -30,7 +30,7 @@ async fn until(world: &World, name: &str, what: &str, is: impl Fn(&Secret) -> bo
 async fn labels_and_annotations_are_those_of_the_spec_and_leave_with_it() {
     let (world, _operator) = World::synced("one").await;
     let more = target(
-        json!({"labels": {"team": "a", "tier": "db"}, "annotations": {"acme.io/owner": "a"}}),
+        &json!({"labels": {"team": "a", "tier": "db"}, "annotations": {"acme.io/owner": "a"}}),
     );
     world.kms_secret("text", "app/text", more).await;
     let labelled = |secret: &Secret| secret.labels().get("tier").map(String::as_str) == Some("db");
@@ -50,7 +50,7 @@ async fn labels_and_annotations_are_those_of_the_spec_and_leave_with_it() {
         Some("true")
     );
 
-    let less = target(json!({"labels": {"team": "b"}}));
+    let less = target(&json!({"labels": {"team": "b"}}));
     world.kms_secret("text", "app/text", less).await;
     let changed = |secret: &Secret| secret.labels().get("team").map(String::as_str) == Some("b");
     let secret = until(&world, "text", "the labels changed", changed).await;
@@ -60,7 +60,7 @@ async fn labels_and_annotations_are_those_of_the_spec_and_leave_with_it() {
     );
 
     let denied = target(
-        json!({"annotations": {"reflector.v1.k8s.emberstack.com/reflection-allowed": "true"}}),
+        &json!({"annotations": {"reflector.v1.k8s.emberstack.com/reflection-allowed": "true"}}),
     );
     let version = secret.resource_version();
     world.kms_secret("text", "app/text", denied).await;
@@ -82,7 +82,7 @@ async fn an_orphan_stays_when_its_kms_secret_goes_and_is_taken_up_again() {
     let world = World::new().await;
     world.kms.put_generic("app/text", "one");
     let _operator = world.operator().await;
-    let orphan = || target(json!({"creationPolicy": "Orphan"}));
+    let orphan = || target(&json!({"creationPolicy": "Orphan"}));
     world.kms_secret("text", "app/text", orphan()).await;
     world.until_synced("text").await;
     let secret = world.secret("text").await.unwrap();
@@ -105,7 +105,7 @@ async fn an_orphan_stays_when_its_kms_secret_goes_and_is_taken_up_again() {
         .kms_secret(
             "text",
             "app/text",
-            target(json!({"creationPolicy": "Owner"})),
+            target(&json!({"creationPolicy": "Owner"})),
         )
         .await;
     until(&world, "text", "it has an owner", |secret| {
@@ -121,7 +121,7 @@ async fn an_orphan_stays_when_its_kms_secret_goes_and_is_taken_up_again() {
         .kms_secret(
             "text",
             "app/text",
-            target(json!({"creationPolicy": "Owner"})),
+            target(&json!({"creationPolicy": "Owner"})),
         )
         .await;
     until(&world, "text", "it has an owner", |secret| {
@@ -137,7 +137,7 @@ async fn a_renamed_orphan_leaves_the_old_secret_without_our_marks() {
     let world = World::new().await;
     world.kms.put_generic("app/text", "one");
     let _operator = world.operator().await;
-    let named = |name: &str| target(json!({"creationPolicy": "Orphan", "name": name}));
+    let named = |name: &str| target(&json!({"creationPolicy": "Orphan", "name": name}));
     world.kms_secret("text", "app/text", named("old")).await;
     world.until_synced("text").await;
     world.kms_secret("text", "app/text", named("new")).await;
@@ -165,7 +165,7 @@ async fn a_secret_that_is_there_is_taken_over_only_with_its_consent() {
     let before = world.secret("text").await.unwrap();
     let _operator = world.operator().await;
     world
-        .kms_secret("text", "app/text", target(json!({"adopt": "IfUnowned"})))
+        .kms_secret("text", "app/text", target(&json!({"adopt": "IfUnowned"})))
         .await;
     let object = world
         .until_ready("text", "False", "TargetOwnedByOther")
