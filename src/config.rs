@@ -69,6 +69,9 @@ pub struct Reach {
     pub environment: Environment,
 }
 
+/// See [`Run::gone_after`].
+const GONE_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
 /// How to run the operator.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
@@ -106,6 +109,9 @@ pub struct Run {
         default_values = ["reflector.v1.k8s.emberstack.com", "replicator.v1.mittwald.de", "sealedsecrets.bitnami.com"]
     )]
     pub deny_target_metadata: Vec<String>,
+    /// How long a secret must be missing in KMS before a Secret is deleted for it: no flag makes it less.
+    #[arg(skip = GONE_AFTER)]
+    pub gone_after: SignedDuration,
     /// Whether KMS may tell of changes, and who may say so for it.
     #[command(flatten)]
     pub events: Events,

@@ -164,6 +164,7 @@ pub async fn serve(
         interval_min: run.min_refresh_interval,
         target_types: run.target_types(),
         denied_metadata: run.deny_target_metadata.clone(),
+        gone_after: run.gone_after,
     };
     let shared = shared(
         &run.reach,
@@ -259,6 +260,7 @@ pub async fn check(check: Check, client: Client) -> Result<Vec<Checked>, Error> 
         interval_min: SignedDuration::ZERO,
         target_types: Vec::new(),
         denied_metadata: Vec::new(),
+        gone_after: SignedDuration::MAX,
     };
     let shared = shared(
         &check.reach,

@@ -27,6 +27,9 @@ use super::{DURATION_PATTERN, SYNC_ANNOTATION};
     category = "alikms",
     validation = Rule::new("has(self.spec.source) != has(self.spec.sources)")
         .message("spec needs exactly one of source and sources"),
+    validation = Rule::new(
+        "!has(self.spec.target) || !has(self.spec.target.deletionPolicy) || self.spec.target.deletionPolicy != 'Delete' || (has(self.spec.source) && !has(self.spec.source.versionId) && !has(self.spec.source.versionStage) && (!has(self.spec.refresh) || !has(self.spec.refresh.policy) || !(self.spec.refresh.policy in ['Once', 'OnChange'])))"
+    ).message("deletionPolicy Delete needs one plain source (no versionId, no versionStage) and a refresh policy that goes by time"),
     validation = Rule::new("!has(self.spec.sources) || size(self.spec.sources) == 1 || has(self.spec.data) || has(self.spec.extract)")
         .message("several sources need data or extract: which key is taken from which"),
     validation = Rule::new(
@@ -277,6 +280,19 @@ pub struct Target {
     /// Whether a Secret that is there already may be taken over; `Never` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<Adopt>,
+    /// What becomes of the Secret when the secret is gone from KMS; `Retain` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// What becomes of the Secret when the secret is gone from KMS: `Retain` (default: the last good value stays) or `Delete` (the Secret is deleted once KMS has said for an hour, again and again, that there is no such secret).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// The last good value stays.
+    #[default]
+    Retain,
+    /// The Secret is deleted, after KMS has said so for an hour.
+    Delete,
 }
 
 /// What becomes of the Secret when the `KmsSecret` goes: `Owner` (default: Kubernetes collects it) or `Orphan` (it stays, and nobody renews it).
@@ -511,6 +527,15 @@ impl KmsSecret {
         let target = self.spec.target.as_ref();
         target
             .and_then(|target| target.creation_policy)
+            .unwrap_or_default()
+    }
+
+    /// What becomes of the Secret when the secret is gone from KMS.
+    #[must_use]
+    pub fn deletion_policy(&self) -> DeletionPolicy {
+        let target = self.spec.target.as_ref();
+        target
+            .and_then(|target| target.deletion_policy)
             .unwrap_or_default()
     }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
@@ -18,11 +19,12 @@ use super::store::{self, Resolved};
 use crate::api::kms_secret::{CreationPolicy, StoreStatus, TargetStatus};
 use crate::api::{KmsSecret, OWNER_ANNOTATION};
 use crate::cluster::{Desired, Fence, WriteError};
-use crate::sync::Reason;
+use crate::sync::absence::Absence;
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
+use crate::sync::{Failure, Reason};
 
 /// Reconciles one object; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
@@ -61,6 +63,10 @@ impl Round<'_> {
             _ => Reason::Conflict,
         };
         self.context.metrics.observe_sync(why, reason);
+        match &outcome {
+            Outcome::Failed(failure) => self.note_absence(failure).await,
+            _ => self.memory.absence = None,
+        }
         if let Some(works) = tells_of_store(reason) {
             self.context.doubt_store(self.object, works);
         }
@@ -201,6 +207,45 @@ impl Round<'_> {
                     .publish(&about, true, "OldTargetLeft", &message)
                     .await;
             }
+        }
+    }
+
+    /// Counts how long the secret has been gone from KMS; once that is final, and the spec asks for it, deletes the Secret
+    /// that we saw.
+    async fn note_absence(&mut self, failure: &Failure) {
+        let Ok(store) = &self.store else { return };
+        let (known, now) = (self.memory.absence, (self.context.clock)());
+        let (object, status) = (self.object, &self.memory.status);
+        let absence = Absence::after(known, object, status, &store.status, failure, now);
+        self.memory.absence = absence;
+        let Target::Ours {
+            uid,
+            resource_version,
+            is_predecessors: false,
+        } = &self.target
+        else {
+            return;
+        };
+        let patience = self.context.limits.gone_after;
+        if !absence.is_some_and(|absence| absence.is_final(patience, now)) {
+            return;
+        }
+        let seen = ObjectMeta {
+            uid: Some(uid.clone()),
+            resource_version: Some(resource_version.clone()),
+            ..ObjectMeta::default()
+        };
+        let namespace = object.namespace().unwrap_or_default();
+        let (cluster, name) = (&self.context.cluster, object.target_name());
+        // What failed is tried again at the next read.
+        if cluster.delete(&namespace, name, &seen).await.is_ok() {
+            let message = format!(
+                "Secret {name:?} was deleted, as deletionPolicy Delete asks: the secret is gone from KMS."
+            );
+            let about = object.object_ref(&());
+            cluster
+                .publish(&about, true, "SecretDeleted", &message)
+                .await;
         }
     }
 

@@ -10,6 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{KmsSecretStatus, SourceStatus, TargetStatus};
+use crate::sync::absence::Absence;
 use crate::sync::backoff::{Backoff, Repair};
 use crate::sync::hint::Wishes;
 
@@ -47,6 +48,8 @@ pub(super) struct Memory {
     pub(super) moved_until: Option<Timestamp>,
     /// Secrets of former names could not be deleted.
     pub(super) has_old_targets: bool,
+    /// How long KMS has said that the secret is not there.
+    pub(super) absence: Option<Absence>,
     /// How often in a row the status could not be written.
     pub(super) unwritten: u32,
     /// What forced syncs and hints may still cost.

@@ -1,5 +1,6 @@
 //! What to do and when, decided without doing anything: no I/O, no clock, no randomness below this module.
 
+pub mod absence;
 pub mod backoff;
 pub mod bucket;
 mod failure;

@@ -56,6 +56,8 @@ pub struct Limits {
     pub target_types: Vec<String>,
     /// Domains whose labels and annotations no Secret gets, besides those of Kubernetes and our own.
     pub denied_metadata: Vec<String>,
+    /// A secret must be missing in KMS for so long before a Secret is deleted for it.
+    pub gone_after: SignedDuration,
 }
 
 /// The Secret of the target's name, as the cache or the API server shows it.
@@ -596,6 +598,7 @@ mod tests {
                     interval_min: SignedDuration::from_secs(60),
                     target_types: vec!["Opaque".into()],
                     denied_metadata: vec!["example.com".into()],
+                    gone_after: SignedDuration::from_hours(1),
                 },
             }
         }

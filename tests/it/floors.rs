@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sync/tenancy", 4),
     ("sync/schedule", 4),
     ("sync/backoff", 4),
+    ("sync/absence", 5),
     ("sync/hint", 4),
     ("sync/refusal", 4),
     ("sync/shape/document", 4),

@@ -1,6 +1,7 @@
 //! The policies of a target: its labels, what becomes of it when the KmsSecret goes, and taking over what was there.
 
 use k8s_openapi::api::core::v1::Secret;
+use kms_emulator::jiff::SignedDuration;
 use kms_secret_operator::api::KmsSecret;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -203,4 +204,55 @@ async fn a_secret_that_is_there_is_taken_over_only_with_its_consent() {
     );
     world.delete::<KmsSecret>("text").await;
     until_gone(&world, "text").await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_gone_from_kms_is_deleted_only_where_asked_for_and_after_its_time() {
+    let world = World::new().await;
+    let delete = || target(&json!({"deletionPolicy": "Delete"}));
+    for (name, more) in [("kept", json!({})), ("gone", delete())] {
+        world.kms.put_generic(name, "one");
+        world.kms_secret(name, name, more).await;
+    }
+    let client = world.cluster.client().await;
+    let namespaced = ["--namespace", world.namespace.as_str()];
+    let _operator = world
+        .operator_by(client, &namespaced, |run| {
+            run.gone_after = SignedDuration::from_secs(3);
+        })
+        .await;
+    for name in ["kept", "gone"] {
+        world.until_synced(name).await;
+        assert!(world.kms.delete(name));
+        world.force(name).await;
+        world.until_ready(name, "False", "SecretNotFound").await;
+    }
+    // Once more is not again and again.
+    a_while().await;
+    assert!(world.secret("gone").await.is_some());
+    a_while().await;
+    a_while().await;
+    world.force("gone").await;
+    a_while().await;
+    assert!(
+        world.secret("gone").await.is_some(),
+        "two reads are too few"
+    );
+    for name in ["kept", "gone"] {
+        world.force(name).await;
+    }
+    until_gone(&world, "gone").await;
+    eventually("an Event tells it", async || {
+        let events = world.events().await;
+        let told = |event: &k8s_openapi::api::events::v1::Event| {
+            event.reason.as_deref() == Some("SecretDeleted")
+        };
+        events.iter().any(told).then_some(())
+    })
+    .await;
+    assert_eq!(world.text("kept", "value").await.as_deref(), Some("one"));
+    // It comes back with the secret.
+    world.kms.put_generic("gone", "two");
+    world.force("gone").await;
+    world.until_text("gone", "value", "two").await;
 }
