@@ -37,7 +37,7 @@ use cluster::Cluster;
 use config::{Check, Reach, Run};
 use controller::{Checked, Hints, Shared};
 use metrics::Metrics;
-use sync::plan::Limits;
+use sync::spec::Limits;
 
 /// The `CustomResourceDefinitions` must be there by then.
 const CRD_DEADLINE: Duration = Duration::from_secs(30);

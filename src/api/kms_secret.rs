@@ -401,17 +401,17 @@ impl StoreStatus {
     /// Whether both name one identity at one endpoint, by the same credentials.
     #[must_use]
     pub fn is_same_identity(&self, other: &Self) -> bool {
-        let of = |status: &Self| {
-            let Self {
-                kind,
-                uid,
-                generation: _,
-                identity,
-                credential_resource_version,
-            } = status.clone();
-            (kind, uid, identity, credential_resource_version)
-        };
-        of(self) == of(other)
+        let Self {
+            kind,
+            uid,
+            generation: _,
+            identity,
+            credential_resource_version,
+        } = self;
+        *kind == other.kind
+            && *uid == other.uid
+            && *identity == other.identity
+            && *credential_resource_version == other.credential_resource_version
     }
 }
 

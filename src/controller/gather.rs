@@ -154,10 +154,8 @@ impl Round<'_> {
             status: &self.memory.status,
             last_read: self.memory.last_read,
             tried: self.memory.tried,
-            store: store
-                .map(|store| store.status.clone())
-                .map_err(Clone::clone),
-            target: self.target.clone(),
+            store: store.map(|store| &store.status),
+            target: &self.target,
             backoff: self.memory.backoff.as_ref(),
             repaired: self.memory.repaired.as_ref(),
             moved_until: self.memory.moved_until,

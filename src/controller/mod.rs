@@ -35,7 +35,7 @@ use crate::alibaba::sts::Sts;
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
-use crate::sync::plan::Limits;
+use crate::sync::spec::Limits;
 use caches::{Caches, Stores};
 pub use check::{Checked, check};
 pub use hints::Hints;

@@ -158,7 +158,7 @@ impl Round<'_> {
     /// An attempt failed: the next one waits, unless it is for something else.
     fn fail(&mut self, failure: &Failure, context: status::Context<'_>) -> Next {
         let seen = self.seen();
-        let attempt = Attempted::of(self.object, seen.store.as_ref().ok(), seen.target_uid());
+        let attempt = Attempted::of(self.object, seen.store.ok(), seen.target_uid());
         let same = self
             .memory
             .backoff

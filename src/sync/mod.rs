@@ -13,6 +13,7 @@ mod refusal;
 pub mod schedule;
 pub mod shape;
 pub mod sources;
+pub mod spec;
 pub mod status;
 pub mod store_status;
 pub mod tenancy;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::backoff::{Attempted, Backoff, Repair};
 use super::hint::Wishes;
 use super::schedule::Schedule;
+use super::spec::{self, Limits};
 use super::{Failure, Reason, Retry};
 use crate::api::kms_secret::{KmsSecretStatus, RefreshPolicy, StoreStatus};
 use crate::api::{KmsSecret, parse_duration};
@@ -22,9 +23,9 @@ pub struct Seen<'a> {
     /// The failure that the status tells of was met by this process: it need not be spread like one of before.
     pub tried: bool,
     /// The store, or why it can't be used.
-    pub store: Result<StoreStatus, Failure>,
+    pub store: Result<&'a StoreStatus, &'a Failure>,
     /// The target.
-    pub target: Target,
+    pub target: &'a Target,
     /// The attempts that failed since the last success.
     pub backoff: Option<&'a Backoff>,
     /// When the target was last repaired.
@@ -47,17 +48,30 @@ pub struct Seen<'a> {
     pub now: Timestamp,
 }
 
-/// What the operator was told to allow.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// The shortest `spec.refresh.interval`.
-    pub interval_min: SignedDuration,
-    /// Types of Secret that may be written.
-    pub target_types: Vec<String>,
-    /// Domains whose labels and annotations no Secret gets, besides those of Kubernetes and our own.
-    pub denied_metadata: Vec<String>,
-    /// A secret must be missing in KMS for so long before a Secret is deleted for it.
-    pub gone_after: SignedDuration,
+impl Seen<'_> {
+    /// The target is there, under the name that it was last written to.
+    fn is_written(&self) -> bool {
+        let written = self.status.target.as_ref();
+        matches!(self.target, Target::Ours { .. })
+            && written.is_some_and(|written| written.name == self.object.target_name())
+    }
+
+    /// The target is as our last write left it.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        let written = self.status.target.as_ref();
+        matches!((self.target, written), (Target::Ours { uid, resource_version, .. }, Some(written))
+            if *uid == written.uid && *resource_version == written.resource_version)
+    }
+
+    /// Uid of the target, if there is one that is ours.
+    #[must_use]
+    pub fn target_uid(&self) -> Option<&str> {
+        match self.target {
+            Target::Ours { uid, .. } => Some(uid),
+            _ => None,
+        }
+    }
 }
 
 /// The Secret of the target's name, as the cache or the API server shows it.
@@ -182,17 +196,17 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     if seen.object.spec.suspend == Some(true) {
         return Plan::Suspend;
     }
-    if let Err(failure) = check_spec(seen.object, seen.limits) {
+    if let Err(failure) = spec::check(seen.object, seen.limits) {
         return Plan::Refuse(failure);
     }
     if is_done(seen) {
         return Plan::Done;
     }
-    let store = match &seen.store {
+    let store = match seen.store {
         Ok(store) => store,
         Err(failure) => return Plan::Refuse(failure.clone()),
     };
-    if let Target::Foreign { owner, action } = &seen.target {
+    if let Target::Foreign { owner, action } = seen.target {
         return Plan::Refuse(owned_by_other(seen.object.target_name(), owner, action));
     }
     match reason_to_fetch(seen, store) {
@@ -211,73 +225,19 @@ pub fn owned_by_other(target: &str, owner: &str, action: &str) -> Failure {
     )
 }
 
-fn check_spec(object: &KmsSecret, limits: &Limits) -> Result<(), Failure> {
-    if let Some(text) = object.refresh_interval() {
-        let least = limits.interval_min;
-        match parse_duration(text) {
-            None => {
-                return Err(Failure::new(
-                    Reason::SpecInvalid,
-                    format!("spec.refresh.interval {text:?} is not a duration above zero"),
-                    "write it as 1h, 10m or 90s",
-                ));
-            }
-            Some(interval) if interval < least => {
-                return Err(Failure::new(
-                    Reason::SpecInvalid,
-                    format!(
-                        "spec.refresh.interval {text} is shorter than the {least:#} that this operator allows"
-                    ),
-                    "make it longer; the operator's administrator can allow less (--min-refresh-interval)",
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    let target_type = object.target_type();
-    if !limits
-        .target_types
-        .iter()
-        .any(|allowed| allowed == target_type)
-    {
-        return Err(Failure::new(
-            Reason::SpecInvalid,
-            format!("Secrets of type {target_type:?} are not written by this operator"),
-            "use another spec.target.type; the operator's administrator can allow more (--allow-secret-type)",
-        ));
-    }
-    check_metadata(object, limits)
-}
-
-/// Labels and annotations in these domains mean something to Kubernetes, or to us.
-const RESERVED: [&str; 3] = ["kubernetes.io", "k8s.io", crate::api::GROUP];
-
-fn check_metadata(object: &KmsSecret, limits: &Limits) -> Result<(), Failure> {
-    let target = object.spec.target.iter();
-    let mut keys = target.flat_map(|target| target.labels.keys().chain(target.annotations.keys()));
-    let is_denied = |key: &&String| {
-        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-        let denied = limits.denied_metadata.iter().map(String::as_str);
-        RESERVED.into_iter().chain(denied).any(|denied| {
-            let rest = domain.strip_suffix(denied);
-            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
-    };
-    match keys.find(is_denied) {
-        None => Ok(()),
-        Some(key) => Err(Failure::new(
-            Reason::SpecInvalid,
-            format!(
-                "spec.target asks for the label or annotation {key:?}, whose domain is not for KmsSecrets to use"
-            ),
-            "leave it out; the operator's administrator can change the list (--deny-target-metadata), but for the domains of Kubernetes and alikms.dev",
-        )),
-    }
-}
-
 enum Reading {
     Now(Why),
     At(Option<Timestamp>),
+}
+
+impl Reading {
+    fn once(at: Timestamp, why: Why, now: Timestamp) -> Self {
+        if at <= now {
+            Self::Now(why)
+        } else {
+            Self::At(Some(at))
+        }
+    }
 }
 
 fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
@@ -285,32 +245,19 @@ fn reason_to_fetch(seen: &Seen<'_>, store: &StoreStatus) -> Reading {
     let Some(schedule) = schedule(seen) else {
         return Reading::Now(Why::New);
     };
-    let written = status
-        .target
-        .as_ref()
-        .filter(|target| target.name == object.target_name());
-    let (
-        Target::Ours {
-            uid,
-            resource_version,
-            ..
-        },
-        Some(written),
-    ) = (&seen.target, written)
-    else {
+    if !seen.is_written() {
         return Reading::Now(Why::Missing);
-    };
-    let is_edited = *uid != written.uid || *resource_version != written.resource_version;
+    }
     if status.observed_generation != object.metadata.generation {
         return Reading::Now(Why::Changed);
     }
     let Some((wish, at)) = wish(seen) else {
-        return by_itself(seen, store, &schedule, is_edited);
+        return by_itself(seen, store, &schedule);
     };
     if at <= seen.now {
         return Reading::Now(wish);
     }
-    match by_itself(seen, store, &schedule, is_edited) {
+    match by_itself(seen, store, &schedule) {
         // Any of these reads is what the wish asks for; the others can wait with it.
         now @ Reading::Now(Why::Store | Why::Due | Why::Rotation) => now,
         Reading::At(Some(other)) => Reading::At(Some(other.min(at))),
@@ -353,25 +300,22 @@ pub fn is_wish(seen: &Seen<'_>, why: Why) -> bool {
 }
 
 /// What there is to read without anybody's wish.
-fn by_itself(
-    seen: &Seen<'_>,
-    store: &StoreStatus,
-    schedule: &Schedule<'_>,
-    is_edited: bool,
-) -> Reading {
+fn by_itself(seen: &Seen<'_>, store: &StoreStatus, schedule: &Schedule<'_>) -> Reading {
     let (object, status) = (seen.object, seen.status);
-    if is_edited {
+    if !seen.is_intact() {
         return Reading::Now(Why::Drift);
     }
     if seen.backoff.is_some() {
         return Reading::Now(Why::Retry);
     }
     if status.error.is_some() {
-        return if seen.tried || is_rotation_due(schedule, seen) {
-            Reading::Now(Why::Retry)
+        let at = if seen.tried || is_rotation_due(schedule, seen) {
+            seen.now
         } else {
-            retry_after_start(seen, schedule)
+            // What had failed when we started is tried again with the rest of what was missed.
+            schedule.after_start(seen.started)
         };
+        return Reading::once(at, Why::Retry, seen.now);
     }
     let is_same = |known: &StoreStatus| known.is_same_identity(store);
     let is_other = !status.store.as_ref().is_some_and(is_same);
@@ -388,22 +332,8 @@ fn by_itself(
             } else {
                 due.at
             };
-            if at <= seen.now {
-                Reading::Now(Why::Due)
-            } else {
-                Reading::At(Some(at))
-            }
+            Reading::once(at, Why::Due, seen.now)
         }
-    }
-}
-
-/// What had failed when we started is tried again with the rest of what was missed.
-fn retry_after_start(seen: &Seen<'_>, schedule: &Schedule<'_>) -> Reading {
-    let at = schedule.after_start(seen.started);
-    if at <= seen.now {
-        Reading::Now(Why::Retry)
-    } else {
-        Reading::At(Some(at))
     }
 }
 
@@ -415,30 +345,9 @@ fn is_rotation_due(schedule: &Schedule<'_>, seen: &Seen<'_>) -> bool {
 
 /// Policy `Once`, and it was: only a missing target brings it back.
 fn is_done(seen: &Seen<'_>) -> bool {
-    let written = seen.status.target.as_ref();
     seen.object.refresh_policy() == RefreshPolicy::Once
         && seen.status.last_sync_time.is_some()
-        && written.is_some_and(|written| written.name == seen.object.target_name())
-        && matches!(seen.target, Target::Ours { .. })
-}
-
-impl Seen<'_> {
-    /// The target is as our last write left it.
-    #[must_use]
-    pub fn is_intact(&self) -> bool {
-        let written = self.status.target.as_ref();
-        matches!((&self.target, written), (Target::Ours { uid, resource_version, .. }, Some(written))
-            if *uid == written.uid && *resource_version == written.resource_version)
-    }
-
-    /// Uid of the target, if there is one that is ours.
-    #[must_use]
-    pub fn target_uid(&self) -> Option<&str> {
-        match &self.target {
-            Target::Ours { uid, .. } => Some(uid),
-            _ => None,
-        }
-    }
+        && seen.is_written()
 }
 
 /// Holds back what was tried a moment ago, and what somebody else keeps undoing.
@@ -613,8 +522,8 @@ mod tests {
                 status: &self.status,
                 last_read: None,
                 tried: self.tried,
-                store: self.store.clone(),
-                target: self.target.clone(),
+                store: self.store.as_ref(),
+                target: &self.target,
                 backoff: self.backoff.as_ref(),
                 repaired: self.repaired.as_ref(),
                 moved_until: None,

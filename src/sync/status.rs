@@ -271,12 +271,12 @@ pub fn worth_writing(
     new: &KmsSecretStatus,
     ceiling: SignedDuration,
 ) -> bool {
-    let untimed = |status: &KmsSecretStatus| KmsSecretStatus {
-        last_sync_time: None,
-        next_sync_time: None,
-        ..status.clone()
+    let same_but_for_times = KmsSecretStatus {
+        last_sync_time: stored.last_sync_time.clone(),
+        next_sync_time: stored.next_sync_time.clone(),
+        ..new.clone()
     };
-    if untimed(stored) != untimed(new) {
+    if same_but_for_times != *stored {
         return true;
     }
     match (&stored.last_sync_time, &new.last_sync_time) {

@@ -32,6 +32,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sync/absence", 5),
     ("sync/hint", 4),
     ("sync/refusal", 4),
+    ("sync/spec", 4),
     ("sync/shape/document", 4),
     ("sync/shape/extract", 5),
     ("sync/shape/filters", 5),
