@@ -67,6 +67,9 @@ impl Round<'_> {
             Outcome::Failed(failure) => self.note_absence(failure).await,
             _ => self.memory.absence = None,
         }
+        if let Ok(store) = &self.store {
+            self.context.tell_of_clock(store).await;
+        }
         if let Some(works) = tells_of_store(reason) {
             self.context.doubt_store(self.object, works);
         }

@@ -1,13 +1,14 @@
 //! Looks at the credentials of each store, and tells in its status whether they work and whose they are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::controller::{Action, ReconcileRequest};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt as _};
@@ -47,7 +48,11 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
 
 /// The statuses that we wrote, by the stores' uids, with their resourceVersions: a cache may not show them yet.
 #[derive(Default)]
-pub(super) struct Written(Mutex<HashMap<String, (String, KmsStoreStatus)>>);
+pub(super) struct Written {
+    statuses: Mutex<HashMap<String, (String, KmsStoreStatus)>>,
+    /// Stores of which was told that their KMS has another time.
+    clocks: Mutex<HashSet<String>>,
+}
 
 impl Written {
     /// The status of a store and the resourceVersion that it belongs to.
@@ -69,13 +74,25 @@ impl Written {
         self.lock().insert(uid, (version, status));
     }
 
+    /// Takes note of whether a clock is off; answers whether that is to be told.
+    fn note_clock(&self, uid: &str, is_off: bool) -> bool {
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_off {
+            return clocks.insert(uid.to_owned());
+        }
+        clocks.remove(uid);
+        false
+    }
+
     /// Forgets stores that are gone.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| is_there(uid));
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.retain(|uid| is_there(uid));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (String, KmsStoreStatus)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,7 +236,42 @@ async fn announce<K: HasStatus>(
         .await;
 }
 
+/// A clock that is off by more is told: dates are corrected by 15 minutes at most.
+const CLOCK_OFF: SignedDuration = SignedDuration::from_mins(1);
+
 impl Context {
+    /// An Event about a store whose KMS has another time than this node; one until the clocks agree again.
+    pub(super) async fn tell_of_clock(&self, store: &Resolved) {
+        let offset = self.kms.offset(&store.origin);
+        let is_off = offset.abs() >= CLOCK_OFF;
+        if !self.written.note_clock(&store.status.uid, is_off) {
+            return;
+        }
+        let (minutes, way) = (
+            offset.abs().as_mins(),
+            if offset.is_negative() {
+                "ahead of"
+            } else {
+                "behind"
+            },
+        );
+        let message = format!(
+            "The clock of the operator's node is {minutes} minutes {way} that of KMS. Dates of KMS are corrected by 15 minutes at most. Cluster administrator: set the clock of the node."
+        );
+        let labels = &store.labels;
+        let about = ObjectReference {
+            api_version: Some(KmsStore::api_version(&()).into_owned()),
+            kind: Some(labels.kind.to_owned()),
+            namespace: Some(labels.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(labels.name.clone()),
+            uid: Some(store.status.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.cluster
+            .publish(&about, true, "ClockOff", &message)
+            .await;
+    }
+
     /// Has the store of `object` looked at, if its status tells something else than `works`.
     pub(super) fn doubt_store(&self, object: &KmsSecret, works: bool) {
         let name = &object.spec.store_ref.name;

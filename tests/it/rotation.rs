@@ -230,6 +230,14 @@ async fn dates_are_read_in_the_time_of_kms() {
         .0
         .duration_since(status.last_sync_time.unwrap().0);
     assert!(planned.as_secs() < 60, "{planned:?}");
+    eventually("an Event about the store tells it", async || {
+        let events = world.events().await;
+        let told = events
+            .iter()
+            .find(|event| event.reason.as_deref() == Some("ClockOff"))?;
+        told.note.as_ref()?.contains("minutes behind").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
