@@ -31,7 +31,7 @@ pub(super) struct Round<'a> {
 
 /// Reads what the plan looks at: from the caches, and from the API server only where they cannot be trusted.
 pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
-    let mut memory = context.memories.recall(object);
+    let mut memory = context.memories.take(object);
     let now = (context.clock)();
     let is_idle = object.spec.suspend == Some(true) || object.metadata.deletion_timestamp.is_some();
     let (store, sight): (_, Result<Sight, _>) = if is_idle {

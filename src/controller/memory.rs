@@ -2,7 +2,7 @@
 //! not show yet, and the attempts that failed. All of it can be lost: a restart plans from the status.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -18,12 +18,12 @@ use crate::sync::hint::Wishes;
 const LAG: SignedDuration = SignedDuration::from_secs(2);
 
 /// What is remembered of one object.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Memory {
     /// The status, with times that were not worth writing.
-    pub(super) status: KmsSecretStatus,
-    /// The status as the API server has it.
-    pub(super) stored: KmsSecretStatus,
+    pub(super) status: Arc<KmsSecretStatus>,
+    /// The status as the API server has it; mostly the same one.
+    pub(super) stored: Arc<KmsSecretStatus>,
     /// The resourceVersion that `stored` belongs to.
     pub(super) version: String,
     /// When KMS was last read with success, to the fraction.
@@ -65,12 +65,15 @@ impl Memory {
         if is_older(&version, &self.version) {
             return;
         }
-        let status = object.status.clone().unwrap_or_default();
-        if status != self.stored {
-            self.status = status.clone();
+        let is_known = match &object.status {
+            Some(status) => *status == *self.stored,
+            None => KmsSecretStatus::default() == *self.stored,
+        };
+        if !is_known {
+            self.stored = Arc::new(object.status.clone().unwrap_or_default());
+            self.status = Arc::clone(&self.stored);
             self.last_read = None;
         }
-        self.stored = status;
         self.version = version;
     }
 
@@ -153,12 +156,10 @@ fn uid(object: &KmsSecret) -> String {
 }
 
 impl Memories {
-    /// The memory of an object, brought up to what the cache shows.
-    pub(super) fn recall(&self, object: &KmsSecret) -> Memory {
-        let mut memory = lock(&self.by_uid)
-            .get(&uid(object))
-            .cloned()
-            .unwrap_or_default();
+    /// Takes the memory of an object, brought up to what the cache shows. An object is never reconciled twice at once, so
+    /// nobody misses it until it is put back.
+    pub(super) fn take(&self, object: &KmsSecret) -> Memory {
+        let mut memory = lock(&self.by_uid).remove(&uid(object)).unwrap_or_default();
         memory.refresh(object);
         memory
     }
@@ -170,7 +171,7 @@ impl Memories {
         lock(&self.waiting).retain(|uid, _| is_there(uid));
     }
 
-    /// Puts a memory back. An object is never reconciled twice at once, so nothing is lost in between.
+    /// Puts a memory back.
     pub(super) fn keep(&self, object: &KmsSecret, memory: Memory) {
         lock(&self.by_uid).insert(uid(object), memory);
     }
@@ -241,7 +242,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.refresh(&object("9", 1));
         memory.version = "12".into();
-        memory.status.observed_generation = Some(2);
+        Arc::make_mut(&mut memory.status).observed_generation = Some(2);
         memory.stored = memory.status.clone();
         memory.refresh(&object("9", 1));
         assert_eq!(
@@ -255,6 +256,19 @@ mod tests {
             Some(3),
             "somebody else wrote"
         );
+    }
+
+    #[test]
+    fn a_memory_is_taken_and_put_back_and_holds_one_status() {
+        let memories = Memories::default();
+        let mut memory = memories.take(&object("9", 1));
+        assert!(Arc::ptr_eq(&memory.status, &memory.stored));
+        memory.moved = 3;
+        memories.keep(&object("9", 1), memory);
+        let memory = memories.take(&object("10", 1));
+        assert_eq!((memory.moved, memory.version.as_str()), (3, "10"));
+        assert!(Arc::ptr_eq(&memory.status, &memory.stored));
+        assert_eq!(memories.take(&object("10", 1)).moved, 0, "it is in hand");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a reconcile leaves behind: memory, status, Event, and when to come back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -59,7 +60,10 @@ enum Next {
 impl Round<'_> {
     /// Tells the outcome: memory, status, Event; and says when to come back.
     pub(super) async fn record(mut self, outcome: Outcome) -> Action {
-        let (before, told) = (self.memory.status.clone(), self.memory.stored.clone());
+        let (before, told) = (
+            Arc::clone(&self.memory.status),
+            Arc::clone(&self.memory.stored),
+        );
         let context = status::Context {
             generation: self.object.metadata.generation,
             sync: self.object.sync_token(),
@@ -77,7 +81,7 @@ impl Round<'_> {
             }
         };
         if self.memory.status != before {
-            status::show_next(&mut self.memory.status, next);
+            status::show_next(Arc::make_mut(&mut self.memory.status), next);
         }
         let next = if self.write_status().await {
             self.announce(&told).await;
@@ -113,22 +117,22 @@ impl Round<'_> {
                 if memory.moved_until.is_none_or(|until| until <= context.now) {
                     memory.moved = 0;
                 }
-                memory.status = status::waiting(&memory.status, context);
+                memory.status = status::waiting(&memory.status, context).into();
                 until.map_or(Next::Scheduled, Next::At)
             }
             Outcome::Done => {
-                memory.status = status::done(&memory.status, context);
+                memory.status = status::done(&memory.status, context).into();
                 Next::OnChange
             }
             Outcome::Suspended => {
-                memory.status = status::suspended(&memory.status, context);
+                memory.status = status::suspended(&memory.status, context).into();
                 Next::OnChange
             }
             Outcome::Synced(synced) => {
                 memory.note_versions(&synced.sources);
                 let read_at = synced.read_at;
                 memory.written = Some((synced.target.clone(), context.now));
-                memory.status = status::synced(&memory.status, context, *synced);
+                memory.status = status::synced(&memory.status, context, *synced).into();
                 memory.last_read = Some(read_at);
                 memory.backoff = None;
                 memory.moved = 0;
@@ -198,7 +202,7 @@ impl Round<'_> {
             "{}", failure.message()
         );
         self.memory.status =
-            status::failed(&self.memory.status, context, failure, ceiling, is_intact);
+            status::failed(&self.memory.status, context, failure, ceiling, is_intact).into();
     }
 
     fn ceiling(&self) -> SignedDuration {
@@ -247,7 +251,7 @@ impl Round<'_> {
                 .await;
             match patched {
                 Ok(version) => {
-                    memory.stored = memory.status.clone();
+                    memory.stored = Arc::clone(&memory.status);
                     memory.version = version;
                     memory.unwritten = 0;
                     return true;
@@ -269,10 +273,10 @@ impl Round<'_> {
             if fresh.uid() != self.object.uid() {
                 return true;
             }
-            let told = fresh.status.clone().unwrap_or_default();
+            let told = Arc::new(fresh.status.clone().unwrap_or_default());
             self.memory.version = fresh.resource_version().unwrap_or_default();
             let is_others = told != self.memory.stored;
-            self.memory.stored.clone_from(&told);
+            self.memory.stored = Arc::clone(&told);
             if is_others {
                 // Another process told of it meanwhile: what it knows is newer than what we began with.
                 self.memory.status = told;
