@@ -1,9 +1,11 @@
 //! The policies of a target: its labels, what becomes of it when the KmsSecret goes, and taking over what was there.
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kms_emulator::jiff::SignedDuration;
-use kms_secret_operator::api::KmsSecret;
-use kube::ResourceExt as _;
+use kms_secret_operator::api::{KmsSecret, KmsStore};
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::world::{World, a_while, condition, eventually};
@@ -255,4 +257,35 @@ async fn a_secret_that_is_gone_from_kms_is_deleted_only_where_asked_for_and_afte
     world.kms.put_generic("gone", "two");
     world.force("gone").await;
     world.until_text("gone", "value", "two").await;
+}
+
+#[tokio::test]
+async fn secrets_outlive_their_store_and_orphans_the_definitions() {
+    let world = World::alone().await;
+    world.kms.put_generic("app/text", "one");
+    let operator = world.operator().await;
+    world.kms_secret("owned", "app/text", json!({})).await;
+    let orphan = target(&json!({"creationPolicy": "Orphan"}));
+    world.kms_secret("orphan", "app/text", orphan).await;
+    for name in ["owned", "orphan"] {
+        world.until_synced(name).await;
+    }
+    world.delete::<KmsStore>("prod").await;
+    for name in ["owned", "orphan"] {
+        world.until_ready(name, "False", "StoreNotFound").await;
+        assert_eq!(world.text(name, "value").await.as_deref(), Some("one"));
+    }
+    operator.stop().await;
+    a_while().await;
+    for name in ["owned", "orphan"] {
+        assert_eq!(world.text(name, "value").await.as_deref(), Some("one"));
+    }
+    let definitions = Api::<CustomResourceDefinition>::all(world.client.clone());
+    let params = DeleteParams::default();
+    definitions
+        .delete("kmssecrets.alikms.dev", &params)
+        .await
+        .unwrap();
+    until_gone(&world, "owned").await;
+    assert_eq!(world.text("orphan", "value").await.as_deref(), Some("one"));
 }
