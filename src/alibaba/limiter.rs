@@ -77,7 +77,7 @@ impl Limiter {
         self.paid_until = self.paid_until.max(now) + cost;
     }
 
-    /// A call that was sent at `sent` was not refused.
+    /// A call was not refused.
     pub fn passed(&mut self, now: Instant) {
         let quiet = now.saturating_duration_since(self.raised_at).as_secs_f64();
         self.rate = (self.rate + self.most / RECOVERY_SECONDS * quiet).min(self.most);

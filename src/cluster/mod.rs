@@ -283,7 +283,7 @@ impl Cluster {
         let params = PatchParams::default();
         match within_deadline(api.patch_status(&name, &params, &patch)).await {
             Ok(patched) => Ok(patched.metadata.resource_version.unwrap_or_default()),
-            Err(err) => Err(status_error(&err, &name)),
+            Err(err) => Err(status_error(&err, &KmsSecret::kind(&()), &name)),
         }
     }
 
@@ -313,7 +313,7 @@ impl Cluster {
         let answer = self.client.request::<PartialObjectMeta<KmsSecret>>(request);
         match within_deadline(answer).await {
             Ok(patched) => Ok(patched.metadata.resource_version.unwrap_or_default()),
-            Err(err) => Err(status_error(&err, &name)),
+            Err(err) => Err(status_error(&err, &K::kind(&()), &name)),
         }
     }
 

@@ -43,14 +43,14 @@ pub(super) fn unavailable(err: &CallError, deed: &str) -> Failure {
     Failure::new(Reason::KubernetesUnavailable, what, action)
 }
 
-/// What a refused write of a status means.
-pub(super) fn status_error(err: &CallError, name: &str) -> WriteError {
+/// What a refused write of the status of an object means.
+pub(super) fn status_error(err: &CallError, kind: &str, name: &str) -> WriteError {
     match err {
         CallError::Api(status) if status.is_conflict() => WriteError::Stale,
         CallError::Api(status) if status.is_not_found() => WriteError::Gone,
         _ => WriteError::Failed(unavailable(
             err,
-            &format!("write the status of KmsSecret {name:?}"),
+            &format!("write the status of {kind} {name:?}"),
         )),
     }
 }
@@ -125,4 +125,21 @@ fn is_field_path(field: &str) -> bool {
         && field
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-[]/".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_could_not_be_written_is_told_of_its_own_object() {
+        for kind in ["KmsSecret", "ClusterKmsStore"] {
+            let WriteError::Failed(failure) = status_error(&CallError::Timeout, kind, "prod")
+            else {
+                panic!("a deadline is no conflict");
+            };
+            let message = failure.message();
+            assert!(message.contains(&format!("{kind} \"prod\"")), "{message}");
+        }
+    }
 }

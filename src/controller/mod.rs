@@ -235,7 +235,7 @@ async fn look_at_stores<K>(
     stop: impl Future<Output = ()>,
 ) where
     K: store_status::HasStatus,
-    for<'a> store::Store: From<&'a K>,
+    for<'a> store::Store<'a>: From<&'a K>,
 {
     let Some(cache) = cache else { return };
     applier(

@@ -23,17 +23,23 @@ use crate::sync::{Failure, Reason, tenancy};
 /// Calls a second that a store makes at most, unless it says otherwise.
 const PER_SECOND: f64 = 100.0;
 
+/// The store that a `KmsSecret` names, as the cache has it.
+enum Found {
+    OfNamespace(Arc<KmsStore>),
+    OfCluster(Arc<ClusterKmsStore>),
+}
+
 /// A store of either kind, as its spec says it.
-pub(super) struct Store {
+pub(super) struct Store<'a> {
     kind: StoreKind,
     /// Empty for a `ClusterKmsStore`.
     namespace: String,
     name: String,
     uid: String,
     generation: i64,
-    settings: StoreSettings,
+    settings: &'a StoreSettings,
     /// Namespace and reference of the certificates that it trusts.
-    ca_bundle_ref: Option<(String, CaBundleRef)>,
+    ca_bundle_ref: Option<(&'a str, &'a CaBundleRef)>,
     /// By whom KMS is read.
     auth: Value,
     identity: Option<Identity>,
@@ -58,28 +64,41 @@ pub(super) struct Resolved {
 
 /// Finds the store that `object` names and checks that it may be used.
 pub(super) async fn resolve(object: &KmsSecret, context: &Context) -> Result<Resolved, Failure> {
-    let store = find(object, context)?;
-    check_regions(
-        &object.spec.all_sources(),
-        &store.settings.region,
-        &store.name,
-    )?;
-    store.resolve(context).await
+    let found = find(object, context)?;
+    let (sources, name) = (object.spec.all_sources(), &object.spec.store_ref.name);
+    check_regions(&sources, &found.settings().region, name)?;
+    found.store().resolve(context).await
 }
 
 /// The region of the store that `object` names, if the object may use it.
 pub(super) fn region(object: &KmsSecret, context: &Context) -> Result<String, Failure> {
-    find(object, context).map(|store| store.settings.region)
+    find(object, context).map(|found| found.settings().region.clone())
 }
 
-fn find(object: &KmsSecret, context: &Context) -> Result<Store, Failure> {
+fn find(object: &KmsSecret, context: &Context) -> Result<Found, Failure> {
     match object.store_kind() {
-        StoreKind::KmsStore => find_store(object, context),
-        StoreKind::ClusterKmsStore => find_cluster_store(object, context),
+        StoreKind::KmsStore => find_store(object, context).map(Found::OfNamespace),
+        StoreKind::ClusterKmsStore => find_cluster_store(object, context).map(Found::OfCluster),
     }
 }
 
-fn find_store(object: &KmsSecret, context: &Context) -> Result<Store, Failure> {
+impl Found {
+    fn settings(&self) -> &StoreSettings {
+        match self {
+            Self::OfNamespace(store) => &store.spec.settings,
+            Self::OfCluster(store) => &store.spec.settings,
+        }
+    }
+
+    fn store(&self) -> Store<'_> {
+        match self {
+            Self::OfNamespace(store) => Store::from(&**store),
+            Self::OfCluster(store) => Store::from(&**store),
+        }
+    }
+}
+
+fn find_store(object: &KmsSecret, context: &Context) -> Result<Arc<KmsStore>, Failure> {
     let (namespace, name) = (
         object.namespace().unwrap_or_default(),
         &object.spec.store_ref.name,
@@ -88,17 +107,19 @@ fn find_store(object: &KmsSecret, context: &Context) -> Result<Store, Failure> {
         .caches
         .stores
         .get(&ObjectRef::<KmsStore>::new(name).within(&namespace));
-    let store = store.ok_or_else(|| {
+    store.ok_or_else(|| {
         Failure::new(
             Reason::StoreNotFound,
             format!("there is no KmsStore {name:?} in namespace {namespace:?}"),
             "create it, or mend spec.storeRef",
         )
-    })?;
-    Ok(Store::from(&*store))
+    })
 }
 
-fn find_cluster_store(object: &KmsSecret, context: &Context) -> Result<Store, Failure> {
+fn find_cluster_store(
+    object: &KmsSecret,
+    context: &Context,
+) -> Result<Arc<ClusterKmsStore>, Failure> {
     let (namespace, name) = (
         object.namespace().unwrap_or_default(),
         &object.spec.store_ref.name,
@@ -121,7 +142,7 @@ fn find_cluster_store(object: &KmsSecret, context: &Context) -> Result<Store, Fa
             )
         })?;
     check_tenant(object, &store, &cluster.labels_of(&namespace))?;
-    Ok(Store::from(&*store))
+    Ok(store)
 }
 
 /// Checks that a cluster store was given to the object's namespace, and for the secrets that it names.
@@ -159,43 +180,39 @@ fn check_tenant(
     Ok(())
 }
 
-fn owned(given: Option<(&str, &CaBundleRef)>) -> Option<(String, CaBundleRef)> {
-    given.map(|(namespace, reference)| (namespace.to_owned(), reference.clone()))
-}
-
-impl From<&KmsStore> for Store {
-    fn from(store: &KmsStore) -> Self {
+impl<'a> From<&'a KmsStore> for Store<'a> {
+    fn from(store: &'a KmsStore) -> Self {
         Self {
             kind: StoreKind::KmsStore,
             namespace: store.namespace().unwrap_or_default(),
             name: store.name_any(),
             uid: store.uid().unwrap_or_default(),
             generation: store.metadata.generation.unwrap_or_default(),
-            settings: store.spec.settings.clone(),
-            ca_bundle_ref: owned(store.ca_bundle_ref()),
+            settings: &store.spec.settings,
+            ca_bundle_ref: store.ca_bundle_ref(),
             auth: json!([store.spec.auth, store.spec.assume_role]),
             identity: Identity::of_store(store),
         }
     }
 }
 
-impl From<&ClusterKmsStore> for Store {
-    fn from(store: &ClusterKmsStore) -> Self {
+impl<'a> From<&'a ClusterKmsStore> for Store<'a> {
+    fn from(store: &'a ClusterKmsStore) -> Self {
         Self {
             kind: StoreKind::ClusterKmsStore,
             namespace: String::new(),
             name: store.name_any(),
             uid: store.uid().unwrap_or_default(),
             generation: store.metadata.generation.unwrap_or_default(),
-            settings: store.spec.settings.clone(),
-            ca_bundle_ref: owned(store.ca_bundle_ref()),
+            settings: &store.spec.settings,
+            ca_bundle_ref: store.ca_bundle_ref(),
             auth: json!([store.spec.auth, store.spec.assume_role]),
             identity: Identity::of_cluster_store(store),
         }
     }
 }
 
-impl Store {
+impl Store<'_> {
     fn kind_name(&self) -> &'static str {
         match self.kind {
             StoreKind::KmsStore => "KmsStore",
@@ -213,7 +230,7 @@ impl Store {
                 "mend the store",
             )
         };
-        let settings = &self.settings;
+        let settings = self.settings;
         let (region, endpoint) = (&settings.region, settings.endpoint.as_deref());
         let is_public = settings.network == Some(Network::Public);
         let allowed = &context.allowed_endpoints;
@@ -221,9 +238,8 @@ impl Store {
         let sts = resolve_sts(region, is_public, endpoint, &origin, allowed);
         let is_paired = paired(endpoint, &origin, allowed).is_some();
         let own_sts = context.environment.sts.clone().filter(|_| !is_paired);
-        let given = self.ca_bundle_ref.as_ref();
-        let given = given.map(|(namespace, reference)| (namespace.as_str(), reference));
-        let ca_bundle = ca_bundle(settings.ca_bundle.as_deref(), given, &context.caches)?;
+        let inline = settings.ca_bundle.as_deref();
+        let ca_bundle = ca_bundle(inline, self.ca_bundle_ref, &context.caches)?;
         let parts = json!([origin.to_string(), ca_bundle, self.auth]);
         let identity = self
             .identity

@@ -122,7 +122,7 @@ impl HasStatus for ClusterKmsStore {
 pub(super) async fn reconcile<K>(store: Arc<K>, context: Arc<Context>) -> Result<Action, Infallible>
 where
     K: HasStatus,
-    for<'a> Store: From<&'a K>,
+    for<'a> Store<'a>: From<&'a K>,
 {
     context.caches.filled().await;
     let (told, version) = context.written.newest(&*store);
