@@ -26,13 +26,28 @@ use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
 use crate::sync::{Failure, Reason};
 
-/// Reconciles one object; everything that can go wrong ends in its status.
+/// Reconciles one object when there is a place for it; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
     object: Arc<KmsSecret>,
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
     context.caches.filled().await;
-    let mut round = gather(&object, &context).await;
+    let namespace = object.namespace().unwrap_or_default();
+    let _place = context.places.take(&namespace).await;
+    // It may have changed while it waited.
+    match context
+        .caches
+        .kms_secrets
+        .get(&ObjectRef::from_obj(&*object))
+    {
+        // In a box, so that what waits for its place is small.
+        Some(object) => Box::pin(look(object, &context)).await,
+        None => Ok(Action::await_change()),
+    }
+}
+
+async fn look(object: Arc<KmsSecret>, context: &Context) -> Result<Action, Infallible> {
+    let mut round = gather(&object, context).await;
     let plan = plan::plan(&round.seen());
     tracing::debug!(object = %object.name_any(), namespace = ?object.namespace(), ?plan, "planned");
     if round.hinted && matches!(plan, Plan::Done | Plan::Suspend | Plan::Wait(None)) {

@@ -9,6 +9,7 @@ mod hints;
 mod identity;
 mod kms_secret;
 mod memory;
+mod places;
 mod read;
 mod readers;
 mod record;
@@ -40,11 +41,15 @@ use caches::{Caches, Stores};
 pub use check::{Checked, check};
 pub use hints::Hints;
 use memory::{Memories, Memory};
+use places::Places;
 
-/// Reconciles are many and cheap, and mostly wait: what is scarce has a gate of its own.
-const CONCURRENCY: u16 = 1024;
-/// Stores are few, and each look is a call to STS.
-const STORES_CONCURRENCY: u16 = 16;
+/// Reconciles under way: many, since each is cheap and mostly waits, and what is scarce has a gate of its own. A
+/// namespace alone has 1,152 of them.
+const PLACES: usize = 1536;
+/// Looks at stores under way: each waits for STS.
+const STORE_PLACES: usize = 64;
+/// As many as there are objects: whoever has no place yet only waits for one.
+const UNBOUNDED: u16 = 0;
 
 /// What every loop shares.
 pub struct Shared {
@@ -84,6 +89,8 @@ pub struct Context {
     stores: store_status::Queue<KmsStore>,
     cluster_stores: store_status::Queue<ClusterKmsStore>,
     written: store_status::Written,
+    places: Arc<Places>,
+    store_places: Arc<Places>,
 }
 
 /// The stores whose status is to be looked at, of either kind.
@@ -104,6 +111,8 @@ impl Context {
             stores,
             cluster_stores,
             written: store_status::Written::default(),
+            places: Places::new(PLACES),
+            store_places: Places::new(STORE_PLACES),
         };
         (context, (of_namespaces, of_cluster))
     }
@@ -195,7 +204,7 @@ pub async fn run(
         Arc::clone(&context),
         kms_secrets,
         requests.take_until(stop.clone()),
-        Config::default().concurrency(CONCURRENCY),
+        Config::default().concurrency(UNBOUNDED),
     )
     .for_each(|result| async move {
         match result {
@@ -244,7 +253,7 @@ async fn look_at_stores<K>(
         Arc::clone(context),
         cache,
         requests.take_until(stop),
-        Config::default().concurrency(STORES_CONCURRENCY),
+        Config::default().concurrency(UNBOUNDED),
     )
     .for_each(|_| async {})
     .await;

@@ -118,13 +118,15 @@ impl HasStatus for ClusterKmsStore {
     }
 }
 
-/// Looks at one store; everything that can go wrong ends in its status.
+/// Looks at one store when there is a place for it; everything that can go wrong ends in its status.
 pub(super) async fn reconcile<K>(store: Arc<K>, context: Arc<Context>) -> Result<Action, Infallible>
 where
     K: HasStatus,
     for<'a> Store<'a>: From<&'a K>,
 {
     context.caches.filled().await;
+    let namespace = store.namespace().unwrap_or_default();
+    let _place = context.store_places.take(&namespace).await;
     let (told, version) = context.written.newest(&*store);
     let resolved = Store::from(&*store).resolve(&context).await;
     let found = match &resolved {

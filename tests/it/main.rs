@@ -9,6 +9,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod bypass;
 mod check;
 mod cluster;
 mod crds;

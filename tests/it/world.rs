@@ -59,6 +59,11 @@ impl World {
         Self::on(Arc::new(Cluster::start().await)).await
     }
 
+    /// Another tenant of the same cluster, with a KMS of its own.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::on(Arc::clone(&self.cluster)).await
+    }
+
     async fn on(cluster: Arc<Cluster>) -> Self {
         let client = cluster.client().await;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
