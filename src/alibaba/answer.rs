@@ -1,11 +1,12 @@
-//! Reading a refusal: liberal in its shape, and strict in what of it is kept.
+//! Reading answers and refusals: liberal in their shape, and strict in what of them is kept.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
 
-use super::{Denial, Refusal};
+use super::{Denial, Error, Refusal};
 
 /// No wait that a gateway asks for is longer, in milliseconds.
 const RETRY_AFTER_MAX: u64 = 600_000;
@@ -52,6 +53,22 @@ pub(super) fn lenient<'de, D: serde::Deserializer<'de>>(
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
+    })
+}
+
+/// Reads a JSON answer.
+///
+/// # Errors
+/// [`Error::Malformed`], which tells the position and never the content: serde's own words can quote it.
+pub(super) fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|err| {
+        let what = match err.classify() {
+            Category::Eof => "it breaks off",
+            Category::Data => "a field has the wrong type",
+            Category::Syntax | Category::Io => "it is not JSON",
+        };
+        let (line, column) = (err.line(), err.column());
+        Error::Malformed(format!("{what} at line {line} column {column}"))
     })
 }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use super::answer::lenient;
+use super::answer::{lenient, read_json};
 use super::{AccessKey, Error, Operation, Refusal};
 
 const VERSION: &str = "2015-04-01";
@@ -145,7 +144,7 @@ pub fn read_session(body: &[u8], given: Timestamp) -> Result<Session, Error> {
         #[serde(default, deserialize_with = "lenient")]
         arn: Option<String>,
     }
-    let wire: Wire = read(body)?;
+    let wire: Wire = read_json(body)?;
     let arn = wire.assumed_role_user.arn.filter(|arn| is_arn(arn));
     Ok(Session {
         arn,
@@ -164,12 +163,12 @@ pub fn read_instance_session(body: &[u8], given: Timestamp) -> Result<Session, E
         #[serde(default, deserialize_with = "lenient")]
         code: Option<String>,
     }
-    let wire: Wire = read(body)?;
+    let wire: Wire = read_json(body)?;
     if wire.code.as_deref() != Some("Success") {
         let refusal = Refusal::of_code(200, wire.code.as_deref());
         return Err(Error::Refused(Box::new(refusal)));
     }
-    read::<WireCredentials>(body)?.session(given)
+    read_json::<WireCredentials>(body)?.session(given)
 }
 
 /// Who called: the ARN out of the answer of `GetCallerIdentity`.
@@ -182,7 +181,7 @@ pub fn read_caller(body: &[u8]) -> Result<String, Error> {
     struct Wire {
         arn: String,
     }
-    let Wire { arn } = read(body)?;
+    let Wire { arn } = read_json(body)?;
     if is_arn(&arn) {
         Ok(arn)
     } else {
@@ -230,18 +229,6 @@ fn is_arn(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._:/@-".contains(&b))
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|err| {
-        // serde's own words can quote the text.
-        Error::Malformed(format!(
-            "{:?} at line {}, column {}",
-            err.classify(),
-            err.line(),
-            err.column()
-        ))
-    })
 }
 
 #[cfg(test)]

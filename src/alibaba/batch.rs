@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::answer::lenient;
+use super::answer::{lenient, read_json};
+use super::secret_name::plain_name;
 use super::secret_value::{
-    Facts, GetSecretValue, SecretValue, VERSION, malformed, operation, read_secret_value,
+    Facts, GetSecretValue, SecretValue, VERSION, operation, read_secret_value,
 };
 use super::{Error, Operation, Refusal};
 
@@ -37,17 +38,6 @@ fn batch_item(request: &GetSecretValue) -> Value {
         .into()
 }
 
-/// The name of a secret without region and account: what a batch may answer under.
-#[must_use]
-pub fn plain_name(secret_name: &str) -> &str {
-    match secret_name.strip_prefix("acs:kms:") {
-        Some(rest) => rest
-            .split_once(":secret/")
-            .map_or(secret_name, |(_, name)| name),
-        None => secret_name,
-    }
-}
-
 /// Reads the body of an answer to `BatchGetSecretValue`: for each request its value or its refusal, or `None` where
 /// not exactly one item can have been produced by it; such a secret must be read alone.
 ///
@@ -64,7 +54,7 @@ pub fn read_batch(
         secret_values: Vec<&'a RawValue>,
         errors: Vec<WireItemError>,
     }
-    let wire: Wire<'_> = serde_json::from_slice(body).map_err(|err| malformed(&err))?;
+    let wire: Wire<'_> = read_json(body)?;
     let values: Vec<_> = wire
         .secret_values
         .iter()

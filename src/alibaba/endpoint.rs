@@ -251,7 +251,9 @@ fn is_kms_host(host: &str) -> bool {
         .is_some_and(|id| is_label(id) && id.len() <= 63)
 }
 
-fn is_region(region: &str) -> bool {
+/// Whether it can be a region id, as `cn-hangzhou`.
+#[must_use]
+pub fn is_region(region: &str) -> bool {
     (2..=63).contains(&region.len()) && is_label(region)
 }
 

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::secret_name::{SecretName, is_account, is_region};
+use super::endpoint::is_region;
+use super::secret_name::{SecretName, is_account};
 
 /// `EventBridge` takes this many events at once, and hardly delivers more.
 const EVENTS_MAX: usize = 100;

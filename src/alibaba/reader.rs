@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::batch::{BATCH_MAX, plain_name};
+use super::batch::BATCH_MAX;
 use super::breaker::{Breaker, breaks};
 use super::kms::Batch;
 use super::limiter::Limiter;
+use super::secret_name::plain_name;
 use super::secret_value::{GetSecretValue, SecretValue};
 use super::turns::Turns;
 use super::{Class, Error};

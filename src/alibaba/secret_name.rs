@@ -1,5 +1,7 @@
 //! How a secret is named: plainly, or by an ARN that also says where it is and whose.
 
+use super::endpoint::is_region;
+
 /// KMS allows no longer name.
 const NAME_MAX: usize = 192;
 
@@ -38,17 +40,22 @@ impl<'a> SecretName<'a> {
     }
 }
 
+/// The name of a secret without region and account: what a batch may answer under. Unlike
+/// [`SecretName::parse`] it takes any text.
+#[must_use]
+pub fn plain_name(secret_name: &str) -> &str {
+    match secret_name.strip_prefix("acs:kms:") {
+        Some(rest) => rest
+            .split_once(":secret/")
+            .map_or(secret_name, |(_, name)| name),
+        None => secret_name,
+    }
+}
+
 /// A name as KMS allows it: nothing in it can harm a log.
 fn is_name(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_/+=.@-".contains(&b);
     (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(fits)
-}
-
-/// A region id, as `cn-hangzhou`.
-#[must_use]
-pub fn is_region(text: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (2..=63).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// An account id. The documents mask some digits of their samples: such an id says nothing.

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::lenient;
+use super::answer::{lenient, read_json};
 use super::{Error, Operation};
 
 pub(super) const VERSION: &str = "2016-01-20";
@@ -148,7 +148,7 @@ fn text_or_json<'de, D: serde::Deserializer<'de>>(
 /// # Errors
 /// [`Error::Malformed`], which tells the position and never the content.
 pub fn read_secret_value(body: &[u8]) -> Result<SecretValue, Error> {
-    let wire: WireSecretValue = serde_json::from_slice(body).map_err(|err| malformed(&err))?;
+    let wire: WireSecretValue = read_json(body)?;
     let data = wire
         .secret_data
         .filter(|data| !data.expose_secret().is_empty())
@@ -171,23 +171,6 @@ pub fn read_secret_value(body: &[u8]) -> Result<SecretValue, Error> {
         data,
         extended_config: wire.extended_config,
     })
-}
-
-pub(super) fn malformed(err: &serde_json::Error) -> Error {
-    Error::Malformed(format!(
-        "{} at line {} column {}",
-        kind(err),
-        err.line(),
-        err.column()
-    ))
-}
-
-fn kind(err: &serde_json::Error) -> &'static str {
-    match err.classify() {
-        serde_json::error::Category::Eof => "it breaks off",
-        serde_json::error::Category::Data => "a field has the wrong type",
-        _ => "it is not JSON",
-    }
 }
 
 /// `{"VersionStage": [..]}` on the wire, a flat array on an instance, an array of JSON text in the newest document.

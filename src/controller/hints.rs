@@ -9,8 +9,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::memory::Hint;
 use super::{Context, store};
-use crate::alibaba::batch::plain_name;
 use crate::alibaba::notice::{Kind, Notice};
+use crate::alibaba::secret_name::plain_name;
 use crate::api::KmsSecret;
 use crate::metrics::HintResult;
 use crate::sync::hint::concerns;

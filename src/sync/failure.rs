@@ -1,5 +1,6 @@
 //! Why an attempt failed, and what the user is told of it.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::Reason;
@@ -29,6 +30,15 @@ impl Failure {
             action: action.into(),
             code: None,
             retry_after: None,
+        }
+    }
+
+    /// The same, of a place: a key, a field.
+    #[must_use]
+    pub(super) fn at(self, place: impl fmt::Display) -> Self {
+        Self {
+            what: format!("{place}: {}", self.what),
+            ..self
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::schedule::note_rotation;
 use super::{Failure, Reason, whole_seconds};
-use crate::alibaba::batch::plain_name;
+use crate::alibaba::secret_name::plain_name;
 use crate::alibaba::secret_value::{Facts, GetSecretValue};
 use crate::api::kms_secret::{Source, SourceRef, SourceStatus};
 

@@ -69,6 +69,7 @@ const IO: u8 = 7;
 /// Imports within a folder, besides those of its `mod.rs`: who may build on whom.
 const WITHIN: &[(&str, &str)] = &[
     ("alibaba/error", "alibaba/identity"),
+    ("alibaba/secret_name", "alibaba/endpoint"),
     ("api/mod", "api/kms_secret"),
     ("api/mod", "api/kms_store"),
     ("api/kms_store", "api/auth"),

@@ -35,10 +35,7 @@ pub(super) fn extract(
     let prefix = wanted.prefix.as_deref().unwrap_or_default();
     let mut found = Vec::new();
     for (name, field) in fields {
-        let at = |failure: Failure| Failure {
-            what: format!("field {:?}: {}", cut(name), failure.what),
-            ..failure
-        };
+        let at = |failure: Failure| failure.at(format_args!("field {:?}", cut(name)));
         if let Some(text) = to_text(field).map_err(at)? {
             let key = key(format!("{prefix}{name}"), &renames).map_err(at)?;
             found.push((key, text));

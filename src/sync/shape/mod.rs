@@ -97,8 +97,8 @@ fn make(wanted: &Wanted<'_>, all: &[Sourced<'_>]) -> Result<Data, Failure> {
     let sources = sources(all);
     let mut made = Made::default();
     for (index, object) in wanted.extract.iter().enumerate() {
-        let place = format!("extract[{index}]");
-        let fields = fields(object, &sources).map_err(|failure| at(&place, failure))?;
+        let place = format_args!("extract[{index}]");
+        let fields = fields(object, &sources).map_err(|failure| failure.at(place))?;
         for (key, text) in fields {
             made.insert(key, bytes(&text))?;
         }
@@ -106,7 +106,9 @@ fn make(wanted: &Wanted<'_>, all: &[Sourced<'_>]) -> Result<Data, Failure> {
     let mut templates = None;
     for item in items {
         let bytes = make_item(item, &sources, &mut templates, wanted.uid);
-        if let Some(bytes) = bytes.map_err(|failure| at(&format!("key {:?}", item.key), failure))? {
+        if let Some(bytes) =
+            bytes.map_err(|failure| failure.at(format_args!("key {:?}", item.key)))?
+        {
             made.insert(item.key.clone(), bytes)?;
         }
     }
@@ -147,14 +149,6 @@ impl Made {
         }
         self.data.insert(key, bytes);
         Ok(())
-    }
-}
-
-/// A failure that tells where.
-fn at(place: &str, failure: Failure) -> Failure {
-    Failure {
-        what: format!("{place}: {}", failure.what),
-        ..failure
     }
 }
 
