@@ -11,20 +11,26 @@ use super::{Denial, Error, Refusal};
 /// No wait that a gateway asks for is longer, in milliseconds.
 const RETRY_AFTER_MAX: u64 = 600_000;
 
-/// The error bodies of the gateway: JSON with capital or small names, or XML.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// What is looked at of an error body.
+#[derive(Default)]
 struct WireError {
-    #[serde(rename = "Code", alias = "code", deserialize_with = "lenient")]
     code: Option<String>,
-    #[serde(
-        rename = "RequestId",
-        alias = "requestId",
-        deserialize_with = "lenient"
-    )]
     request_id: Option<String>,
-    #[serde(rename = "AccessDeniedDetail", alias = "accessDeniedDetail")]
     denied: Option<Value>,
+}
+
+/// Names come with capital or small letters, and some gateways write one in both ways.
+fn read_json(body: &[u8]) -> Option<WireError> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    let field = |names: [&str; 2]| {
+        let mut fields = names.iter().filter_map(|name| json.get(name));
+        fields.find(|field| !field.is_null()).cloned()
+    };
+    Some(WireError {
+        code: field(["Code", "code"]).and_then(scalar),
+        request_id: field(["RequestId", "requestId"]).and_then(scalar),
+        denied: field(["AccessDeniedDetail", "accessDeniedDetail"]),
+    })
 }
 
 /// The XML of the gateway, for requests whose format it could not tell.
@@ -48,12 +54,16 @@ fn read_xml(body: &[u8]) -> WireError {
 pub(super) fn lenient<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
+    Value::deserialize(deserializer).map(scalar)
+}
+
+fn scalar(value: Value) -> Option<String> {
+    match value {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
-    })
+    }
 }
 
 /// Reads a JSON answer.
@@ -75,7 +85,7 @@ pub(super) fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, 
 /// Reads a refusal; its message is left behind, whatever it says.
 #[must_use]
 pub fn read_refusal(status: u16, body: &[u8], retry_after: Option<&str>) -> Refusal {
-    let wire: WireError = serde_json::from_slice(body).unwrap_or_else(|_| read_xml(body));
+    let wire = read_json(body).unwrap_or_else(|| read_xml(body));
     Refusal {
         retry_after: retry_after
             .and_then(|ms| ms.trim().parse::<u64>().ok())
@@ -138,6 +148,15 @@ mod tests {
             read_refusal(400, xml, Some("-1")).code.as_deref(),
             Some("MissingParameter")
         );
+
+        for twice in [
+            r#"{"code":"Other","Code":"Throttling.User","RequestId":"r","requestId":"r"}"#,
+            r#"{"Code":"Other","Code":"Throttling.User"}"#,
+            r#"{"Code":null,"code":"Throttling.User"}"#,
+        ] {
+            let refusal = read_refusal(400, twice.as_bytes(), None);
+            assert_eq!(refusal.class, Class::Throttled, "{twice}");
+        }
 
         for (status, body, class) in [
             (
