@@ -47,23 +47,34 @@ pub fn read_batch(
     requests: &[GetSecretValue],
     body: &[u8],
 ) -> Result<Vec<Option<Result<SecretValue, Error>>>, Error> {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "PascalCase", default)]
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
     struct Wire<'a> {
         #[serde(borrow)]
-        secret_values: Vec<&'a RawValue>,
-        errors: Vec<WireItemError>,
+        secret_values: Option<&'a RawValue>,
+        #[serde(borrow)]
+        errors: Option<&'a RawValue>,
     }
     let wire: Wire<'_> = read_json(body)?;
-    let values: Vec<_> = wire
-        .secret_values
-        .iter()
+    let values = items(wire.secret_values).into_iter();
+    let values: Vec<_> = values
         .filter_map(|raw| read_secret_value(raw.get().as_bytes()).ok())
+        .collect();
+    let errors = items(wire.errors).into_iter();
+    let errors: Vec<_> = errors
+        .filter_map(|raw| serde_json::from_str(raw.get()).ok())
         .collect();
     Ok(requests
         .iter()
-        .map(|request| pick(request, &values, &wire.errors))
+        .map(|request| pick(request, &values, &errors))
         .collect())
+}
+
+/// The items of a list, each to be read by itself: one that is odd, or no list at all, must not keep the others from
+/// being read, if need be alone.
+fn items(list: Option<&RawValue>) -> Vec<&RawValue> {
+    let items = list.map(|list| serde_json::from_str(list.get()));
+    items.and_then(Result::ok).unwrap_or_default()
 }
 
 #[derive(Deserialize, Default)]
@@ -182,6 +193,33 @@ mod tests {
             ),
             [None]
         );
+    }
+
+    #[test]
+    fn one_item_or_list_that_cannot_be_read_does_not_spoil_the_others() {
+        let one = [asked("a", None), asked("b", None)];
+        let a = item("a", "A", "ACSCurrent").to_string();
+        for (values, errors) in [
+            (format!("[{a}]"), "null"),
+            (format!("[{a}, 7, null]"), r#"[{"Code":"x","Code":"y"}]"#),
+            (
+                format!("[{a}]"),
+                r#"[7, {"SecretName":"b"}, {"SecretName":"b"}]"#,
+            ),
+            (format!("[{a}]"), r#"{"Error":[]}"#),
+        ] {
+            let body = format!(r#"{{"SecretValues":{values},"Errors":{errors}}}"#);
+            let read = read_batch(&one, body.as_bytes()).unwrap();
+            assert!(matches!(&read[..], [Some(Ok(_)), None]), "{body}");
+        }
+        for body in [
+            "{}",
+            r#"{"SecretValues":null}"#,
+            r#"{"SecretValues":{"SecretValue":[]}}"#,
+        ] {
+            let read = read_batch(&one, body.as_bytes()).unwrap();
+            assert!(matches!(&read[..], [None, None]), "{body}");
+        }
     }
 
     #[test]
