@@ -235,6 +235,8 @@ pub fn is_instance_role(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+        // As parts of a path these are no names.
+        && !matches!(name, "." | "..")
 }
 
 fn is_kms_host(host: &str) -> bool {
