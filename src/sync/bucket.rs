@@ -25,7 +25,7 @@ impl<const BURST: i32, const EVERY: i64> Bucket<BURST, EVERY> {
     /// Takes one, ready or not: who could not wait still pays.
     pub fn take(&mut self, now: Timestamp) {
         let from = self.full_at(now).map_or(now, |full| full.max(now));
-        self.full_at = Some(later(from, Self::STEP));
+        self.full_at = Some(later(from, Self::STEP).min(Self::empty(now)));
     }
 
     /// Takes one if it is ready.
@@ -37,10 +37,15 @@ impl<const BURST: i32, const EVERY: i64> Bucket<BURST, EVERY> {
         is_ready
     }
 
-    /// Never further away than with an empty bucket: a clock that was ahead must not stop everything.
+    /// Further away than with an empty bucket it was told by a clock that was ahead, and then counts for nothing: moved
+    /// near, it would move on with each look.
     fn full_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let empty = later(now, Self::STEP * BURST);
-        self.full_at.map(|full| full.min(empty))
+        self.full_at.filter(|full| *full <= Self::empty(now))
+    }
+
+    /// When a bucket that is empty now will be full.
+    fn empty(now: Timestamp) -> Timestamp {
+        later(now, Self::STEP * BURST)
     }
 }
 
@@ -74,7 +79,21 @@ mod tests {
     fn a_clock_that_was_ahead_does_not_stop_everything() {
         let mut bucket = Small::default();
         bucket.take(at(1_000_000));
+        assert_eq!(bucket.ready_at(at(0)), at(0));
+        bucket.take(at(0));
+        bucket.take(at(0));
+        assert_eq!(bucket.ready_at(at(0)), at(10), "and counts anew");
+        assert!(bucket.try_take(at(10)));
+    }
+
+    #[test]
+    fn who_takes_without_end_waits_no_longer_for_it() {
+        let mut bucket = Small::default();
+        for _ in 0..100 {
+            bucket.take(at(0));
+        }
         assert_eq!(bucket.ready_at(at(0)), at(10));
+        assert_eq!(bucket.ready_at(at(9)), at(10));
     }
 
     proptest! {

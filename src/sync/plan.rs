@@ -8,9 +8,12 @@ use super::backoff::{Attempted, Backoff, Repair};
 use super::hint::Wishes;
 use super::schedule::Schedule;
 use super::spec::{self, Limits};
-use super::{Failure, Reason, Retry};
+use super::{Failure, Reason, Retry, later};
 use crate::api::kms_secret::{KmsSecretStatus, RefreshPolicy, StoreStatus};
 use crate::api::{KmsSecret, parse_duration};
+
+/// Nobody waits longer than this for a target that changes faster than it is written, unless the clock was ahead.
+const CHASED_MAX: SignedDuration = SignedDuration::from_mins(1);
 
 /// Everything that the decision looks at.
 pub struct Seen<'a> {
@@ -167,16 +170,26 @@ impl Why {
 #[must_use]
 pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
     let last_sync = seen.status.last_sync_time.as_ref().map(|time| time.0);
-    Some(Schedule {
+    let mut schedule = Schedule {
         policy: seen.object.refresh_policy(),
         interval: seen.object.refresh_interval().and_then(parse_duration),
         pinned: is_pinned(seen.object),
         sources: &seen.status.sources,
-        // A clock that was ahead must not stop all reads.
-        last_read: seen.last_read.or(last_sync)?.min(seen.now),
+        last_read: seen.last_read.or(last_sync)?,
         offset: seen.offset,
         hash: seen.hash,
-    })
+    };
+    // A clock that was ahead must not stop all reads: then it was read when it was due as we started. That stays where
+    // it is; now would move on with each look.
+    if schedule.last_read > later(seen.now, schedule.ceiling()) {
+        schedule.last_read = later(start(seen)?, -schedule.ceiling());
+    }
+    Some(schedule)
+}
+
+/// When this process began; `None` where the clock was ahead then.
+fn start(seen: &Seen<'_>) -> Option<Timestamp> {
+    (seen.started <= seen.now).then_some(seen.started)
 }
 
 /// Every source names its version: nothing moves by itself.
@@ -313,7 +326,7 @@ fn by_itself(seen: &Seen<'_>, store: &StoreStatus, schedule: &Schedule<'_>) -> R
             seen.now
         } else {
             // What had failed when we started is tried again with the rest of what was missed.
-            schedule.after_start(seen.started)
+            start(seen).map_or(seen.now, |start| schedule.after_start(start))
         };
         return Reading::once(at, Why::Retry, seen.now);
     }
@@ -327,10 +340,9 @@ fn by_itself(seen: &Seen<'_>, store: &StoreStatus, schedule: &Schedule<'_>) -> R
         Some(due) if due.rotation && due.at <= seen.now => Reading::Now(Why::Rotation),
         Some(due) => {
             // Missed while nobody looked: a restart is no burst. What comes due later is on time.
-            let at = if due.at < seen.started {
-                schedule.after_start(seen.started)
-            } else {
-                due.at
+            let at = match start(seen) {
+                Some(start) if due.at < start => schedule.after_start(start),
+                _ => due.at,
             };
             Reading::once(at, Why::Due, seen.now)
         }
@@ -376,7 +388,9 @@ fn gate(seen: &Seen<'_>, store: &StoreStatus, why: Why) -> Plan {
         Why::Missing => 3,
         _ => return Plan::Fetch(why),
     };
-    if let Some(until) = seen.moved_until.filter(|until| *until > seen.now) {
+    let chased = later(seen.now, CHASED_MAX);
+    let moved_until = seen.moved_until.filter(|until| *until <= chased);
+    if let Some(until) = moved_until.filter(|until| *until > seen.now) {
         return Plan::Wait(Some(until));
     }
     let held = seen
@@ -446,6 +460,7 @@ mod tests {
         target: Target,
         backoff: Option<Backoff>,
         repaired: Option<Repair>,
+        moved_until: Option<Timestamp>,
         started: Timestamp,
         now: Timestamp,
         hash: u64,
@@ -497,6 +512,7 @@ mod tests {
                 target: ours("t", "5"),
                 backoff: None,
                 repaired: None,
+                moved_until: None,
                 started: at(-100),
                 now: at(10),
                 hash: 0,
@@ -526,7 +542,7 @@ mod tests {
                 target: &self.target,
                 backoff: self.backoff.as_ref(),
                 repaired: self.repaired.as_ref(),
-                moved_until: None,
+                moved_until: self.moved_until,
                 started: self.started,
                 offset: SignedDuration::ZERO,
                 hash: self.hash,
@@ -918,10 +934,47 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead_does_not_stop_all_reads() {
         let mut world = World::in_sync();
+        world.status.last_sync_time = Some(Time(at(1000)));
+        assert_eq!(world.plan(), Plan::Wait(Some(at(1000 + 3600))));
         world.status.last_sync_time = Some(Time(at(1_000_000)));
-        assert_eq!(world.plan(), Plan::Wait(Some(at(10 + 3600))));
+        world.hash = 500;
+        assert_eq!(
+            world.plan(),
+            Plan::Wait(Some(at(50))),
+            "half of five minutes after the start"
+        );
+        world.now = at(50);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Due));
         world.failed_at(1_000_000, 1_000_000, Reason::AccessDenied);
         assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_at_the_start_does_not_stop_all_reads() {
+        let mut world = World::in_sync();
+        world.started = at(1_000_000);
+        assert_eq!(world.plan(), Plan::Wait(Some(at(3600))));
+        world.status.sources[0].next_rotation_date = Some(Time(at(5)));
+        assert_eq!(world.plan(), Plan::Fetch(Why::Rotation));
+        world.status.sources[0].next_rotation_date = None;
+        world.status.last_sync_time = Some(Time(at(999_999)));
+        assert_eq!(world.plan(), Plan::Fetch(Why::New));
+        world.status.last_sync_time = Some(Time(at(0)));
+        world.status.error = Some(ErrorStatus {
+            code: None,
+            action: String::new(),
+        });
+        assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_stop_repairs() {
+        let mut world = World::in_sync();
+        world.target = Target::Absent;
+        world.moved_until = Some(at(42));
+        assert_eq!(world.plan(), Plan::Wait(Some(at(42))));
+        world.moved_until = Some(at(1_000_000));
+        assert_eq!(world.plan(), Plan::Fetch(Why::Missing));
     }
 
     #[test]
