@@ -68,7 +68,7 @@ impl Schedule<'_> {
     #[must_use]
     pub fn next(&self) -> Option<Due> {
         let by_ceiling = Due {
-            at: later(self.last_read, self.ceiling() + self.spread()),
+            at: later(self.last_read, self.ceiling().saturating_add(self.spread())),
             rotation: false,
         };
         match self.policy {
@@ -442,6 +442,14 @@ mod tests {
         rotated.last_rotation_date = Some(Time(at(1)));
         note_rotation(&old, &mut rotated, at(1));
         assert_eq!(announced(&rotated), None);
+    }
+
+    #[test]
+    fn an_interval_without_end_is_as_long_as_time() {
+        let mut schedule = schedule(&[]);
+        schedule.interval = crate::api::parse_duration("9223372036854775807s");
+        schedule.hash = 999;
+        assert_eq!(schedule.next().unwrap().at, Timestamp::MAX);
     }
 
     #[test]

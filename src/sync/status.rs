@@ -139,10 +139,11 @@ pub fn failed(
     is_intact: bool,
 ) -> KmsSecretStatus {
     let mut status = previous.clone();
+    let good_for = ceiling.saturating_add(OUTAGE_GRACE);
     let is_young = previous
         .last_sync_time
         .as_ref()
-        .is_some_and(|last| context.now.duration_since(last.0) < ceiling + OUTAGE_GRACE);
+        .is_some_and(|last| context.now.duration_since(last.0) < good_for);
     let same_spec = previous.observed_generation == context.generation;
     if failure.reason.is_transient()
         && failure.reason != Reason::TargetContested
@@ -558,6 +559,12 @@ mod tests {
             rotation_overdue(&synced(&status, context(2), success(2))),
             None
         );
+    }
+
+    #[test]
+    fn an_interval_without_end_keeps_a_good_value_good() {
+        let kept = failed(&good(), context(60), &outage(), SignedDuration::MAX, true);
+        assert_eq!(kept, good());
     }
 
     #[test]
