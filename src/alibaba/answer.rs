@@ -20,7 +20,7 @@ struct WireError {
 }
 
 /// Names come with capital or small letters, and some gateways write one in both ways.
-fn read_json(body: &[u8]) -> Option<WireError> {
+fn read_names(body: &[u8]) -> Option<WireError> {
     let json: Value = serde_json::from_slice(body).ok()?;
     let field = |names: [&str; 2]| {
         let mut fields = names.iter().filter_map(|name| json.get(name));
@@ -85,7 +85,7 @@ pub(super) fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, 
 /// Reads a refusal; its message is left behind, whatever it says.
 #[must_use]
 pub fn read_refusal(status: u16, body: &[u8], retry_after: Option<&str>) -> Refusal {
-    let wire = read_json(body).unwrap_or_else(|| read_xml(body));
+    let wire = read_names(body).unwrap_or_else(|| read_xml(body));
     Refusal {
         retry_after: retry_after
             .and_then(|ms| ms.trim().parse::<u64>().ok())
