@@ -23,6 +23,12 @@ impl Origin {
         }
     }
 
+    /// Whether it is that of a single KMS instance.
+    #[must_use]
+    pub fn is_instance(&self) -> bool {
+        self.authority.ends_with(INSTANCES)
+    }
+
     /// What the `Host` header says, and what V3 signs.
     #[must_use]
     pub fn authority(&self) -> &str {
@@ -67,6 +73,9 @@ impl FromStr for Origin {
         Ok(Self { scheme, authority })
     }
 }
+
+/// How the hosts of KMS instances end.
+const INSTANCES: &str = ".cryptoservice.kms.aliyuncs.com";
 
 fn is_loopback(host: &Host<&str>) -> bool {
     match host {
@@ -249,7 +258,7 @@ fn is_kms_host(host: &str) -> bool {
     {
         return is_region_in_hosts(region);
     }
-    name.strip_suffix(".cryptoservice.kms")
+    host.strip_suffix(INSTANCES)
         .is_some_and(|id| is_label(id) && id.len() <= 63)
 }
 

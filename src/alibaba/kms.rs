@@ -75,14 +75,24 @@ pub async fn batch_get_secret_value(
     match read {
         Ok(items) => Batch::Answered(items),
         Err(error) if is_unknown_action(&error) => Batch::Unknown,
-        Err(error) => match error.class() {
-            // One item may be to blame: each is asked for alone.
-            Class::NotFound | Class::Denied | Class::Key | Class::Rejected => {
-                Batch::Answered(requests.iter().map(|_| None).collect())
-            }
-            _ => Batch::Failed(error),
-        },
+        Err(error) if is_of_one(&error) => Batch::Answered(requests.iter().map(|_| None).collect()),
+        Err(error) => Batch::Failed(error),
     }
+}
+
+/// Whether one item may be to blame for the whole call, so that each is asked for alone: its secret is of an indebted
+/// account or in a stopped instance, or large values make an answer that is too long to be read.
+fn is_of_one(error: &Error) -> bool {
+    let is_refused = matches!(
+        error.class(),
+        Class::NotFound
+            | Class::Denied
+            | Class::Key
+            | Class::Rejected
+            | Class::Account
+            | Class::Instance
+    );
+    is_refused || matches!(error, Error::Malformed(_))
 }
 
 fn is_unknown_action(error: &Error) -> bool {

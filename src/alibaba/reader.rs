@@ -51,6 +51,8 @@ pub struct Setup {
     pub per_second: f64,
     /// Read many at once where the endpoint can.
     pub batch: bool,
+    /// All secrets are in one KMS instance, whose own the endpoint is.
+    pub is_instance: bool,
     /// Reads one.
     pub read_one: ReadOne,
     /// Reads many.
@@ -263,6 +265,17 @@ impl Reader {
         }
     }
 
+    /// Every other read would fail as that of this secret did. A gateway reaches secrets in many instances, and one that
+    /// is named by its ARN may be of another account: what is wrong with those is not wrong with the identity.
+    fn concerns_all(&self, request: &GetSecretValue, class: Class) -> bool {
+        breaks(class)
+            && match class {
+                Class::Instance => self.setup.is_instance,
+                Class::Account => !request.secret_name.starts_with("acs:"),
+                _ => true,
+            }
+    }
+
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Self>) -> F) {
         if let Some(me) = self.me.upgrade() {
             tokio::spawn(work(me));
@@ -353,7 +366,9 @@ impl Reader {
                 state.succeeded(&request, sent);
                 Vec::new()
             }
-            Err(error) if breaks(error.class()) => state.open_breaker(error, sent),
+            Err(error) if self.concerns_all(&request, error.class()) => {
+                state.open_breaker(error, sent)
+            }
             Err(error) => {
                 state.failed(request, error.class(), sent);
                 Vec::new()
@@ -464,7 +479,12 @@ impl State {
     fn failed(&mut self, request: GetSecretValue, class: Class, sent: Instant) {
         if matches!(
             class,
-            Class::NotFound | Class::Denied | Class::Key | Class::Rejected
+            Class::NotFound
+                | Class::Denied
+                | Class::Key
+                | Class::Rejected
+                | Class::Account
+                | Class::Instance
         ) {
             // KMS knew who asked.
             self.breaker.close(sent);
@@ -536,6 +556,7 @@ mod tests {
 
     /// A KMS that answers in 5 ms; a name that is an error code is refused with it.
     fn answer(name: &str) -> Result<SecretValue, Error> {
+        let name = plain_name(name);
         if name.contains('.') {
             Err(refusal(name))
         } else {
@@ -544,10 +565,15 @@ mod tests {
     }
 
     fn reader(batch: bool, log: &Log) -> Arc<Reader> {
+        Reader::new(setup(batch, log))
+    }
+
+    fn setup(batch: bool, log: &Log) -> Setup {
         let (one, many) = (log.clone(), log.clone());
-        Reader::new(Setup {
+        Setup {
             per_second: 10_000.0,
             batch,
+            is_instance: false,
             read_one: Box::new(move |request| {
                 one.note(std::slice::from_ref(&request));
                 Box::pin(async move {
@@ -567,7 +593,7 @@ mod tests {
                     )
                 })
             }),
-        })
+        }
     }
 
     async fn read(
@@ -736,6 +762,7 @@ mod tests {
         let reader = Reader::new(Setup {
             per_second: 10_000.0,
             batch: true,
+            is_instance: false,
             read_one: Box::new(move |request| {
                 one.note(std::slice::from_ref(&request));
                 Box::pin(async move {
@@ -764,6 +791,7 @@ mod tests {
         let reader = Reader::new(Setup {
             per_second: 10_000.0,
             batch: true,
+            is_instance: false,
             read_one: Box::new(|request| {
                 Box::pin(async move {
                     let takes = if request.secret_name == "slow" {
@@ -815,6 +843,7 @@ mod tests {
         let reader = Reader::new(Setup {
             per_second: 10_000.0,
             batch: true,
+            is_instance: false,
             read_one: Box::new(|request| Box::pin(async move { answer(&request.secret_name) })),
             read_many: Box::new(move |requests| {
                 many.note(&requests);
@@ -839,6 +868,25 @@ mod tests {
         let before = log.calls().len();
         assert!(read_all(&reader, &names).await.iter().all(Result::is_ok));
         assert!(log.calls().len() - before >= 19, "they went in batches");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_concerns_another_instance_or_account_holds_up_nobody_else() {
+        let state = "Forbidden.DKMSInstanceStateInvalid";
+        let arn = "acs:kms:cn-hangzhou:2:secret/Forbidden.InDebt";
+        for (name, is_instance, is_held_up) in [
+            (state, false, false),
+            (state, true, true),
+            (arn, false, false),
+            ("Forbidden.InDebt", false, true),
+        ] {
+            let mut setup = setup(true, &Log::default());
+            setup.is_instance = is_instance;
+            let reader = Reader::new(setup);
+            assert!(read(&reader, name, Rank::Urgent, "t").await.is_err());
+            let next = read(&reader, "good", Rank::Urgent, "u").await;
+            assert_eq!(next.is_err(), is_held_up, "{name} {is_instance}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -158,6 +158,7 @@ fn open(store: &Resolved, calls: &Arc<Calls>) -> Arc<Reader> {
     Reader::new(reader::Setup {
         per_second: store.per_second,
         batch: store.batch,
+        is_instance: store.origin.is_instance(),
         read_one: Box::new(move |request| {
             let calls = Arc::clone(&one);
             Box::pin(async move { calls.read_one(&request).await })
