@@ -17,6 +17,7 @@ pub mod kms;
 pub mod limiter;
 pub mod metadata;
 pub mod notice;
+mod queue;
 pub mod reader;
 pub mod secret_name;
 pub mod secret_value;

@@ -1,6 +1,6 @@
 //! The reads of one identity at one endpoint: joined, batched, paced, in turns, and not at all while they cannot work.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,38 +12,20 @@ use super::batch::BATCH_MAX;
 use super::breaker::{Breaker, breaks};
 use super::kms::Batch;
 use super::limiter::Limiter;
-use super::secret_name::plain_name;
+use super::queue::{Group, Queue};
 use super::secret_value::{GetSecretValue, SecretValue};
-use super::turns::Turns;
 use super::{Class, Error};
 
-/// Wishes that come together are sent together: when none has come for so long...
-const QUIET: Duration = Duration::from_millis(2);
-/// ...or when the oldest has waited for so long.
-const BURST_MAX: Duration = Duration::from_millis(100);
-/// While calls are under way, a batch that is not full waits for so long: more wishes cost it nothing.
-const FILL_MAX: Duration = Duration::from_millis(25);
+pub use super::queue::Rank;
+
 /// A read that is refused for the pace is kept no longer than this: its asker has other things to do.
 const REST_MAX: Duration = Duration::from_secs(2);
-/// So many reads that must go alone are remembered.
-const ALONE_MAX: usize = 1000;
 /// Calls under way at once; more only queue up on the way.
 const IN_FLIGHT_MAX: usize = 64;
 /// A read that is refused for the pace is tried again this often before its asker is told.
 const THROTTLED_MAX: u8 = 4;
 /// An endpoint that does not know batches is asked again after this.
 const BATCH_RETRY: Duration = Duration::from_secs(86_400);
-
-/// Which of the waiting reads goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rank {
-    /// Somebody asked for it by hand, who may have mended what opened the breaker.
-    Forced,
-    /// New, changed, or rotated: somebody waits for it.
-    Urgent,
-    /// Periodic.
-    Later,
-}
 
 /// What a reader is made of.
 pub struct Setup {
@@ -66,6 +48,7 @@ pub type ReadOne = Box<dyn Fn(GetSecretValue) -> Boxed<Result<SecretValue, Error
 pub type ReadMany = Box<dyn Fn(Vec<GetSecretValue>) -> Boxed<Batch> + Send + Sync>;
 
 type Answer = Result<Arc<SecretValue>, Error>;
+type Asker = oneshot::Sender<Answer>;
 
 /// Reads for all who share one identity.
 pub struct Reader {
@@ -76,19 +59,11 @@ pub struct Reader {
 
 struct State {
     limiter: Limiter,
-    urgent: Turns<GetSecretValue>,
-    later: Turns<GetSecretValue>,
-    waiting: HashMap<GetSecretValue, Vec<oneshot::Sender<Answer>>>,
+    queue: Queue<Asker>,
+    /// How often in a row a read was refused for the pace.
     throttled: HashMap<GetSecretValue, u8>,
-    /// What failed last time goes alone: it must not spoil a batch.
-    alone: HashSet<GetSecretValue>,
-    /// Those of them that wait; they and batches take turns.
-    waiting_alone: VecDeque<GetSecretValue>,
-    was_alone: bool,
     in_flight: usize,
     has_timer: bool,
-    /// When the last wish came, and the oldest of those that wait.
-    wished: (Instant, Instant),
     /// From when on reads go in batches; `None`: never.
     batches_from: Option<Instant>,
     breaker: Breaker,
@@ -124,16 +99,10 @@ impl Reader {
     pub fn new(setup: Setup) -> Arc<Self> {
         let state = State {
             limiter: Limiter::new(setup.per_second, now()),
-            urgent: Turns::default(),
-            later: Turns::default(),
-            waiting: HashMap::new(),
+            queue: Queue::new(now()),
             throttled: HashMap::new(),
-            alone: HashSet::new(),
-            waiting_alone: VecDeque::new(),
-            was_alone: false,
             in_flight: 0,
             has_timer: false,
-            wished: (now(), now()),
             batches_from: setup.batch.then(now),
             breaker: Breaker::default(),
             is_closed: false,
@@ -164,22 +133,7 @@ impl Reader {
             if let Some(error) = state.breaker.refuse(rank == Rank::Forced, now()) {
                 return Err(error);
             }
-            let oldest = if state.waiting.is_empty() {
-                now()
-            } else {
-                state.wished.1
-            };
-            state.wished = (now(), oldest);
-            state
-                .waiting
-                .entry(request.clone())
-                .or_default()
-                .push(sender);
-            // Who joins a periodic read with an urgent wish is queued again, and the first place counts.
-            match rank {
-                Rank::Forced | Rank::Urgent => state.urgent.push(tenant, request),
-                Rank::Later => state.later.push(tenant, request),
-            }
+            state.queue.push(tenant, rank, request, sender, now());
         }
         self.pump();
         answer
@@ -198,7 +152,7 @@ impl Reader {
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
-        let waiting = state.take_waiting();
+        let waiting = state.take_askers();
         drop(state);
         tell(waiting, &Err(CLOSED));
     }
@@ -209,7 +163,7 @@ impl Reader {
         let state = self.lock();
         Glance {
             rate: state.limiter.rate(),
-            waiting: state.waiting.len(),
+            waiting: state.queue.len(),
             in_flight: state.in_flight,
             is_broken: state.breaker.is_open(now()),
             wished: state.wishes,
@@ -235,11 +189,12 @@ impl Reader {
             if state.in_flight >= IN_FLIGHT_MAX {
                 return;
             }
-            if state.waiting.is_empty() {
+            if state.queue.is_empty() {
                 return;
             }
-            let batches = state.batches_from.is_some_and(|from| now() >= from);
-            if let Some(wait) = state.limiter.wait(now()).max(state.linger(batches)) {
+            let (most, is_idle) = (state.group_max(), state.in_flight == 0);
+            let linger = state.queue.linger(most, is_idle, now());
+            if let Some(wait) = state.limiter.wait(now()).max(linger) {
                 if !state.has_timer {
                     state.has_timer = true;
                     self.spawn(|me| async move {
@@ -250,7 +205,7 @@ impl Reader {
                 }
                 return;
             }
-            let group = state.next_group(batches);
+            let group = state.queue.pop(most);
             if group.is_empty() {
                 return;
             }
@@ -282,7 +237,7 @@ impl Reader {
         }
     }
 
-    async fn send(&self, group: Group) {
+    async fn send(&self, group: Group<Asker>) {
         let sent = now();
         if group.len() == 1 {
             for (request, askers) in group {
@@ -317,31 +272,25 @@ impl Reader {
         }
     }
 
-    fn ask_alone(&self, request: GetSecretValue, askers: Vec<oneshot::Sender<Answer>>) {
-        self.lock().note_alone(request.clone());
+    fn ask_alone(&self, request: GetSecretValue, askers: Vec<Asker>) {
+        self.lock().queue.keep_apart(request.clone());
         self.ask_again(request, askers);
     }
 
-    fn ask_again(&self, request: GetSecretValue, askers: Vec<oneshot::Sender<Answer>>) {
+    fn ask_again(&self, request: GetSecretValue, askers: Vec<Asker>) {
         let mut state = self.lock();
         if state.is_closed {
             drop(state);
             return tell(askers, &Err(CLOSED));
         }
-        let tenant: Arc<str> = Arc::from("");
-        state
-            .waiting
-            .entry(request.clone())
-            .or_default()
-            .extend(askers);
-        state.urgent.push(&tenant, request);
+        state.queue.push_again(request, askers);
     }
 
     /// Tells the askers of one read how it ended, and learns from it.
     fn settle(
         &self,
         request: GetSecretValue,
-        askers: Vec<oneshot::Sender<Answer>>,
+        askers: Vec<Asker>,
         result: Result<SecretValue, Error>,
         sent: Instant,
     ) {
@@ -382,7 +331,7 @@ impl Reader {
 /// Whoever gets this looks again, and finds another reader or none.
 const CLOSED: Error = Error::Unreachable("the store changed");
 
-fn tell(askers: impl IntoIterator<Item = oneshot::Sender<Answer>>, answer: &Answer) {
+fn tell(askers: impl IntoIterator<Item = Asker>, answer: &Answer) {
     for asker in askers {
         // An error: nobody waits any more, the object moved on.
         let _ = asker.send(answer.clone());
@@ -399,80 +348,18 @@ impl Drop for UnderWay {
     }
 }
 
-/// Reads that go out together, each with those who wait for it.
-type Group = Vec<(GetSecretValue, Vec<oneshot::Sender<Answer>>)>;
-
 impl State {
-    /// How long to wait for more wishes.
-    fn linger(&self, batches: bool) -> Option<Duration> {
-        let (last, oldest) = self.wished;
-        let mut until = (last + QUIET).min(oldest + BURST_MAX);
-        if batches && self.in_flight > 0 && self.waiting.len() < BATCH_MAX {
-            until = until.max(oldest + FILL_MAX);
-        }
-        let wait = until.saturating_duration_since(now());
-        (!wait.is_zero()).then_some(wait)
-    }
-
-    /// The next reads to go out: one, or as many as a batch takes.
-    fn next_group(&mut self, batches: bool) -> Group {
-        self.was_alone = !self.was_alone;
-        if self.was_alone
-            && let Some(alone) = self.next_alone()
-        {
-            return vec![alone];
-        }
-        let most = if batches { BATCH_MAX } else { 1 };
-        let (mut group, mut names, mut again) = (Group::new(), HashSet::new(), Vec::new());
-        while group.len() < most {
-            let Some(request) = self.urgent.pop().or_else(|| self.later.pop()) else {
-                break;
-            };
-            if self.alone.contains(&request) {
-                self.waiting_alone.push_back(request);
-                continue;
-            }
-            if names.contains(plain_name(&request.secret_name)) {
-                again.push(request);
-                continue;
-            }
-            // Nobody waits for it: somebody else's place in the queue, and it went out already.
-            if let Some(askers) = self.waiting.remove(&request) {
-                names.insert(plain_name(&request.secret_name).to_owned());
-                group.push((request, askers));
-            }
-        }
-        let tenant: Arc<str> = Arc::from("");
-        for request in again {
-            self.urgent.push(&tenant, request);
-        }
-        if group.is_empty() {
-            group.extend(self.next_alone());
-        }
-        group
-    }
-
-    fn next_alone(&mut self) -> Option<(GetSecretValue, Vec<oneshot::Sender<Answer>>)> {
-        loop {
-            let request = self.waiting_alone.pop_front()?;
-            if let Some(askers) = self.waiting.remove(&request) {
-                return Some((request, askers));
-            }
-        }
-    }
-
-    fn note_alone(&mut self, request: GetSecretValue) {
-        if self.alone.len() >= ALONE_MAX {
-            self.alone.clear();
-        }
-        self.alone.insert(request);
+    /// How many reads may go out together.
+    fn group_max(&self) -> usize {
+        let has_batches = self.batches_from.is_some_and(|from| now() >= from);
+        if has_batches { BATCH_MAX } else { 1 }
     }
 
     fn succeeded(&mut self, request: &GetSecretValue, sent: Instant) {
         self.answered += 1;
         self.limiter.passed(now());
         self.breaker.close(sent);
-        self.alone.remove(request);
+        self.queue.let_join(request);
     }
 
     /// A secret was refused, or the service is out of order: neither is the identity's fault.
@@ -488,27 +375,22 @@ impl State {
         ) {
             // KMS knew who asked.
             self.breaker.close(sent);
-            self.note_alone(request);
+            self.queue.keep_apart(request);
         } else {
             self.breaker.learn_nothing();
         }
     }
 
     /// Opens the breaker, and answers those who wait: they would only learn the same.
-    fn open_breaker(&mut self, error: &Error, sent: Instant) -> Vec<oneshot::Sender<Answer>> {
+    fn open_breaker(&mut self, error: &Error, sent: Instant) -> Vec<Asker> {
         self.breaker.open(error, sent, now());
-        self.take_waiting()
+        self.take_askers()
     }
 
     /// Everybody who waits for a read that was not sent.
-    fn take_waiting(&mut self) -> Vec<oneshot::Sender<Answer>> {
-        (self.urgent, self.later) = (Turns::default(), Turns::default());
-        self.waiting_alone.clear();
+    fn take_askers(&mut self) -> Vec<Asker> {
         self.throttled.clear();
-        std::mem::take(&mut self.waiting)
-            .into_values()
-            .flatten()
-            .collect()
+        self.queue.take_askers()
     }
 }
 
@@ -519,9 +401,12 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use super::super::queue::QUIET;
     use super::*;
     use crate::alibaba::Refusal;
+    use crate::alibaba::secret_name::plain_name;
     use crate::alibaba::secret_value::Facts;
+    use std::collections::HashSet;
 
     /// What a reader did: each call with the names that it was for.
     #[derive(Clone, Default)]
@@ -907,12 +792,10 @@ mod tests {
     async fn what_is_remembered_of_failures_is_bounded() {
         let log = Log::default();
         let reader = reader(false, &log);
-        let names: Vec<String> = (0..2 * ALONE_MAX).map(|n| format!("Unknown.{n}")).collect();
+        let names: Vec<String> = (0..2000).map(|n| format!("Unknown.{n}")).collect();
         read_all(&reader, &names).await;
         let state = reader.lock();
-        assert!(
-            state.alone.len() <= ALONE_MAX && state.throttled.is_empty() && state.in_flight == 0
-        );
+        assert!(state.throttled.is_empty() && state.in_flight == 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("alibaba/secret_value", 2),
     ("api/", 2),
     ("alibaba/batch", 3),
+    ("alibaba/queue", 3),
     ("sync/mod", 3),
     ("sync/failure", 3),
     ("sync/hash", 3),
