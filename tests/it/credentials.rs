@@ -62,7 +62,7 @@ fn subject(world: &World) -> String {
     format!("system:serviceaccount:{}:orders", world.namespace)
 }
 
-async fn account(world: &World, name: &str, annotations: Value) {
+pub(crate) async fn account(world: &World, name: &str, annotations: Value) {
     let manifest = json!({"metadata": {"annotations": annotations}});
     world.apply::<ServiceAccount>(name, manifest).await;
 }
@@ -443,7 +443,7 @@ async fn a_session_is_replaced_when_kms_refuses_it_and_ahead_of_its_end() {
 }
 
 /// Makes a `ClusterKmsStore` and a KmsSecret of that name that uses it.
-async fn read_by_cluster(world: &World, name: &str, auth: Value) {
+pub(crate) async fn read_by_cluster(world: &World, name: &str, auth: Value) {
     let spec = json!({
         "region": "cn-hangzhou", "endpoint": world.kms.origin(), "auth": auth,
         "namespaces": {"names": [world.namespace]}, "secretNames": ["app/*"],
@@ -476,7 +476,7 @@ async fn mounted_token(world: &World) -> std::path::PathBuf {
     path
 }
 
-async fn operator_in(world: &World, environment: &[(&str, &str)]) -> Operator {
+pub(crate) async fn operator_in(world: &World, environment: &[(&str, &str)]) -> Operator {
     let get = |name: &'static str| {
         let found = environment.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())

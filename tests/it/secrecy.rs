@@ -206,6 +206,28 @@ async fn fail_at_sts(world: &World) {
     }
 }
 
+/// STS says of whose the credentials are what it must not.
+async fn lie_about_identities(world: &World) {
+    let lie = |fields| Fault::patch(&fields);
+    let user = json!({"Arn": format!("acs:ram::1:assumed-role/x/{WRONG} {VALUE}"), "AssumedRoleId": VALUE});
+    for fault in [
+        lie(json!({"Arn": VALUE, "RequestId": VALUE})).on_action("GetCallerIdentity"),
+        lie(json!({"AssumedRoleUser": user})).on_action("AssumeRole"),
+    ] {
+        world.kms.fault(fault);
+    }
+    let more = json!({"assumeRole": [{"roleArn": SECOND}]});
+    store(world, "liar", rrsa("orders"), more).await;
+    let stores = world.api::<KmsStore>();
+    eventually("it was looked at", async || {
+        let status = stores.get("liar").await.unwrap().status?;
+        let reason = &status.conditions.first()?.reason;
+        (reason == "IdentityUnavailable" && status.identity.is_none()).then_some(())
+    })
+    .await;
+    world.kms.clear_faults();
+}
+
 fn garbage() -> serde_json::Map<String, serde_json::Value> {
     let garbage = json!({"Credentials": {"AccessKeyId": {"x": WRONG}, "SecurityToken": WRONG, "Expiration": WRONG}});
     garbage.as_object().unwrap().clone()
@@ -339,6 +361,7 @@ async fn nothing_secret_is_said_in_a_life_full_of_failures() {
     fail(&world).await;
     process.tell().await;
     fail_at_sts(&world).await;
+    lie_about_identities(&world).await;
     a_while().await;
     let mut said = said(&world, &process).await;
     let (code, log) = process.end().await;
