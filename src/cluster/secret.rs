@@ -37,6 +37,29 @@ pub enum Fence {
     },
 }
 
+/// A target is written only if it is still as it was seen.
+impl From<&Target> for Fence {
+    fn from(target: &Target) -> Self {
+        let (uid, resource_version, is_predecessors) = match target {
+            Target::Ours {
+                uid,
+                resource_version,
+                is_predecessors,
+            } => (uid, resource_version, *is_predecessors),
+            Target::Adoptable {
+                uid,
+                resource_version,
+            } => (uid, resource_version, false),
+            Target::Absent | Target::Foreign { .. } => return Self::Absent,
+        };
+        Self::Unchanged {
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+            is_predecessors,
+        }
+    }
+}
+
 /// A target as it should be.
 pub struct Desired<'a> {
     /// The object that it belongs to.

@@ -4,27 +4,24 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource as _, ResourceExt as _};
 
 use super::Context;
-use super::caches::SecretMeta;
 use super::gather::{Round, gather};
 use super::memory::Hint;
 use super::read::Fetched;
 use super::record::Outcome;
 use super::store::{self, Resolved};
-use crate::api::kms_secret::{CreationPolicy, StoreStatus, TargetStatus};
-use crate::api::{KmsSecret, OWNER_ANNOTATION};
+use crate::api::KmsSecret;
+use crate::api::kms_secret::{StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError};
-use crate::sync::absence::Absence;
+use crate::sync::Reason;
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
-use crate::sync::{Failure, Reason};
 
 /// Reconciles one object when there is a place for it; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
@@ -121,31 +118,16 @@ impl Round<'_> {
         if self.has_moved(&fetched.store).await {
             return Outcome::Moved;
         }
-        let fence = match &self.target {
-            Target::Ours {
-                uid,
-                resource_version,
-                is_predecessors,
-            } => Fence::Unchanged {
-                uid: uid.clone(),
-                resource_version: resource_version.clone(),
-                is_predecessors: *is_predecessors,
-            },
-            Target::Adoptable {
-                uid,
-                resource_version,
-            } => Fence::Unchanged {
-                uid: uid.clone(),
-                resource_version: resource_version.clone(),
-                is_predecessors: false,
-            },
-            _ => Fence::Absent,
-        };
         let desired = Desired {
             owner: self.object,
             data: &data,
         };
-        let target = match self.context.cluster.apply(&desired, &fence).await {
+        let target = match self
+            .context
+            .cluster
+            .apply(&desired, &Fence::from(&self.target))
+            .await
+        {
             Ok(target) => target,
             Err(WriteError::Stale) => {
                 self.memory.look = true;
@@ -167,104 +149,6 @@ impl Round<'_> {
             target,
         };
         Outcome::Synced(Box::new(synced))
-    }
-
-    /// After a rename, and once the new target is written: removes the old ones, or a credential would stay that nobody
-    /// renews; or lets go of them, if the policy is to keep Secrets. Only what is still ours, and as it was seen. What cannot be removed is told and tried again at the next
-    /// sync; it takes nothing from the success.
-    async fn remove_old_targets(&mut self, why: Why, new: &TargetStatus) {
-        let is_renamed = self
-            .memory
-            .status
-            .target
-            .as_ref()
-            .is_some_and(|old| old.name != new.name);
-        if !(is_renamed
-            || self.memory.has_old_targets
-            || matches!(why, Why::Changed | Why::Missing | Why::Forced))
-        {
-            return;
-        }
-        let (namespace, name) = (
-            self.object.namespace().unwrap_or_default(),
-            self.object.name_any(),
-        );
-        let uid = self.object.uid();
-        let is_kept = self.object.creation_policy() == CreationPolicy::Orphan;
-        let is_old = |secret: &SecretMeta| {
-            let owners = secret.owner_references();
-            let controller = owners.iter().find(|owner| owner.controller == Some(true));
-            let is_marked = secret.annotations().get(OWNER_ANNOTATION) == Some(&name);
-            secret.namespace().as_ref() == Some(&namespace)
-                && secret.name_any() != new.name
-                && match controller {
-                    Some(controller) => Some(&controller.uid) == uid.as_ref(),
-                    // Our annotation alone marks one that was to stay; else somebody took the owner away, to keep it.
-                    None => is_kept && is_marked,
-                }
-        };
-        let olds = self.context.caches.targets.state_filter(is_old);
-        self.memory.has_old_targets = false;
-        for old in olds {
-            let (cluster, name) = (&self.context.cluster, old.name_any());
-            let removed = if is_kept {
-                cluster
-                    .release(&namespace, &name, &old.metadata, uid.as_ref())
-                    .await
-            } else {
-                cluster.delete(&namespace, &name, &old.metadata).await
-            };
-            if removed.is_err() {
-                self.memory.has_old_targets = true;
-                let deed = if is_kept { "let go" } else { "deleted" };
-                let message = format!(
-                    "Secret {name:?}, the target before the last rename, could not be {deed}; it is tried again at the next sync."
-                );
-                let about = self.object.object_ref(&());
-                cluster
-                    .publish(&about, true, "OldTargetLeft", &message)
-                    .await;
-            }
-        }
-    }
-
-    /// Counts how long the secret has been gone from KMS; once that is final, and the spec asks for it, deletes the Secret
-    /// that we saw.
-    async fn note_absence(&mut self, failure: &Failure) {
-        let Ok(store) = &self.store else { return };
-        let (known, now) = (self.memory.absence, (self.context.clock)());
-        let (object, status) = (self.object, &self.memory.status);
-        let absence = Absence::after(known, object, status, &store.status, failure, now);
-        self.memory.absence = absence;
-        let Target::Ours {
-            uid,
-            resource_version,
-            is_predecessors: false,
-        } = &self.target
-        else {
-            return;
-        };
-        let patience = self.context.limits.gone_after;
-        if !absence.is_some_and(|absence| absence.is_final(patience, now)) {
-            return;
-        }
-        let seen = ObjectMeta {
-            uid: Some(uid.clone()),
-            resource_version: Some(resource_version.clone()),
-            ..ObjectMeta::default()
-        };
-        let namespace = object.namespace().unwrap_or_default();
-        let (cluster, name) = (&self.context.cluster, object.target_name());
-        // What failed is tried again at the next read.
-        if cluster.delete(&namespace, name, &seen).await.is_ok() {
-            let message = format!(
-                "Secret {name:?} was deleted, as deletionPolicy Delete asks: the secret is gone from KMS."
-            );
-            let about = object.object_ref(&());
-            cluster
-                .publish(&about, true, "SecretDeleted", &message)
-                .await;
-        }
     }
 
     /// Takes note of a repair, if somebody's doing was undone by it: an apply that moves nothing undid nothing.

@@ -13,6 +13,7 @@ mod places;
 mod read;
 mod readers;
 mod record;
+mod remove;
 mod store;
 mod store_status;
 mod watches;
