@@ -4,8 +4,9 @@
 //!
 //! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`], [`events`];
 //! - [`controller`] gathers, plans, acts and records;
-//! - [`cluster`], [`alibaba::client`], [`alibaba::kms`] and [`alibaba::credentials`] do the I/O, [`metrics`] counts;
-//! - [`sync`], [`api`], [`alibaba::sign`] and [`alibaba::endpoint`] are pure.
+//! - [`cluster`] does the I/O with the API server, [`alibaba::client`] and what is built on it (as [`alibaba::reader`] and
+//!   [`alibaba::credentials`]) that with the cloud, [`metrics`] counts;
+//! - [`sync`], [`api`] and the rest of [`alibaba`] are pure.
 
 pub mod admin;
 pub mod alibaba;
@@ -18,6 +19,7 @@ pub mod metrics;
 pub mod sync;
 pub mod telemetry;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -198,16 +200,7 @@ pub async fn serve(
             answered = await_definitions(&client, &run) => answered?,
             () = until_stopped(stopped.clone()) => return Ok(()),
         }
-        let loops = if run.namespace.is_empty() {
-            vec![None]
-        } else {
-            run.namespace
-                .iter()
-                .map(Some)
-                .collect::<std::collections::BTreeSet<_>>()
-                .into_iter()
-                .collect()
-        };
+        let loops = loops(&run.namespace);
         let unfilled = AtomicUsize::new(loops.len());
         let filled = || {
             if unfilled.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -216,7 +209,6 @@ pub async fn serve(
             }
         };
         let loops = loops.into_iter().map(|namespace| {
-            let namespace = namespace.map(String::as_str);
             controller::run(
                 Arc::clone(&shared),
                 namespace,
@@ -246,6 +238,15 @@ pub async fn serve(
         events.abort();
     }
     result
+}
+
+/// One loop over all namespaces, or one for each that is named.
+fn loops(namespaces: &[String]) -> BTreeSet<Option<&str>> {
+    if namespaces.is_empty() {
+        return [None].into();
+    }
+    let named = namespaces.iter().map(String::as_str);
+    named.map(Some).collect()
 }
 
 /// Asks KMS, without reading a value, whether KmsSecrets could be synced.

@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod backoff;
 pub mod bucket;
+mod conditions;
 mod failure;
 pub mod hash;
 pub mod hint;

@@ -1,14 +1,16 @@
 //! The status that belongs to an outcome, and the smallest patch that gets there.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value};
 
+use super::conditions::{READY, find, remove, set};
 use super::schedule::{Overdue, is_invalid, is_type};
 use super::{Failure, Reason, whole_seconds};
 use crate::api::kms_secret::{
     ErrorStatus, KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus,
 };
+
+pub use super::conditions::Context;
 
 /// A last good value stays good for its interval and this, while KMS is out of order: an outage must not write
 /// the status of every object.
@@ -16,20 +18,8 @@ const OUTAGE_GRACE: SignedDuration = SignedDuration::from_mins(5);
 /// Times alone are written this often at most, or at the interval if that is longer.
 const HEARTBEAT_MIN: SignedDuration = SignedDuration::from_mins(10);
 
-pub(super) const READY: &str = "Ready";
 const STALLED: &str = "Stalled";
 const ROTATION_OVERDUE: &str = "RotationOverdue";
-
-/// What a status tells of, whatever the outcome.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// Generation of the spec that was acted on.
-    pub generation: Option<i64>,
-    /// The sync annotation that was acted on.
-    pub sync: Option<&'a str>,
-    /// Now.
-    pub now: Timestamp,
-}
 
 /// A success.
 #[derive(Clone, Debug)]
@@ -306,44 +296,6 @@ pub fn merge_patch(old: &Value, new: &Value) -> Value {
         }
     }
     Value::Object(patch)
-}
-
-pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == type_)
-}
-
-fn remove(conditions: &mut Vec<Condition>, type_: &str) {
-    conditions.retain(|condition| condition.type_ != type_);
-}
-
-pub(super) fn set(
-    conditions: &mut Vec<Condition>,
-    type_: &str,
-    status: &str,
-    reason: &str,
-    message: &str,
-    context: Context<'_>,
-) {
-    let since = find(conditions, type_)
-        .filter(|condition| condition.status == status)
-        .map_or(whole_seconds(context.now), |condition| {
-            condition.last_transition_time.clone()
-        });
-    let condition = Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        observed_generation: context.generation,
-        last_transition_time: since,
-    };
-    match conditions
-        .iter_mut()
-        .find(|condition| condition.type_ == type_)
-    {
-        Some(existing) => *existing = condition,
-        None => conditions.push(condition),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Failure;
-use super::status::{self, Context};
+use super::conditions::{Context, READY, find, set};
 use crate::api::kms_secret::StoreStatus;
 use crate::api::kms_store::KmsStoreStatus;
 
@@ -34,14 +34,14 @@ pub fn is_ready(status: &KmsStoreStatus) -> bool {
 /// Value and reason of `Ready`.
 #[must_use]
 pub fn ready(status: &KmsStoreStatus) -> Option<(&str, &str)> {
-    let ready = status::find(&status.conditions, status::READY)?;
+    let ready = find(&status.conditions, READY)?;
     Some((&ready.status, &ready.reason))
 }
 
 /// How long `Ready` has been what it is.
 #[must_use]
 pub fn since(status: &KmsStoreStatus) -> Option<Timestamp> {
-    let ready = status::find(&status.conditions, status::READY)?;
+    let ready = find(&status.conditions, READY)?;
     Some(ready.last_transition_time.0)
 }
 
@@ -81,7 +81,7 @@ pub fn after(
         Err(failure) => ("False", failure.reason.as_str(), failure.message()),
     };
     let conditions = &mut status.conditions;
-    status::set(conditions, status::READY, value, reason, &message, context);
+    set(conditions, READY, value, reason, &message, context);
     status
 }
 
