@@ -30,7 +30,9 @@ pub(super) async fn reconcile(
 ) -> Result<Action, Infallible> {
     context.caches.filled().await;
     let namespace = object.namespace().unwrap_or_default();
-    let _place = context.places.take(&namespace).await;
+    let Some(_place) = context.places.take(&namespace).await else {
+        return Ok(Action::await_change());
+    };
     // It may have changed while it waited.
     match context
         .caches

@@ -229,9 +229,14 @@ pub async fn run(
         &context,
         stop.clone(),
     );
+    let closing = async {
+        stop.clone().await;
+        context.places.close();
+        context.store_places.close();
+    };
     // The watches run in tasks of their own: a reconcile waits for them, so they must not wait for reconciles.
     let tasks: Vec<_> = watches.into_iter().map(tokio::spawn).collect();
-    futures::join!(filling, reconciling, of_namespaces, of_cluster);
+    futures::join!(filling, reconciling, of_namespaces, of_cluster, closing);
     for task in tasks {
         task.abort();
     }

@@ -18,7 +18,9 @@ pub(super) struct Place {
     namespace: Arc<str>,
 }
 
+#[derive(Default)]
 struct State {
+    is_closed: bool,
     free: usize,
     /// By namespace; nothing of one that neither holds a place nor waits for one.
     tenants: HashMap<Arc<str>, Tenant>,
@@ -37,16 +39,19 @@ impl Places {
     pub(super) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             free: count,
-            tenants: HashMap::new(),
-            order: VecDeque::new(),
+            ..State::default()
         })))
     }
 
-    /// Takes a place, as soon as it is this namespace's turn; what waits costs little more than its name.
+    /// Takes a place, as soon as it is this namespace's turn; what waits costs little more than its name. `None`: there
+    /// are none any more.
     pub(super) async fn take(self: &Arc<Self>, namespace: &str) -> Option<Place> {
         let (sender, place) = channel();
         {
             let mut state = self.lock();
+            if state.is_closed {
+                return None;
+            }
             let namespace: Arc<str> = namespace.into();
             let tenant = state.tenants.entry(Arc::clone(&namespace)).or_default();
             tenant.waiting.push_back(sender);
@@ -55,8 +60,18 @@ impl Places {
             }
         }
         self.give();
-        // An error would mean that nobody gives places any more.
         place.await.ok()
+    }
+
+    /// Gives no more places: we are stopping, and what waits has not begun.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.order.clear();
+        state.tenants.retain(|_, tenant| {
+            tenant.waiting.clear();
+            tenant.held > 0
+        });
     }
 
     /// Gives the places that are free to those whose turn it is.
@@ -136,6 +151,7 @@ mod tests {
     use super::*;
     use futures::FutureExt as _;
     use proptest::prelude::*;
+    use std::pin::pin;
 
     /// Takes as many as it gets without waiting, of so many wishes.
     fn take(places: &Arc<Places>, namespace: &str, wishes: usize) -> Vec<Place> {
@@ -187,6 +203,19 @@ mod tests {
         assert!(places.take("b").now_or_never().is_none());
         drop(held);
         assert_eq!(take(&places, "c", 1).len(), 1);
+    }
+
+    #[test]
+    fn who_waits_when_places_are_closed_is_told_so() {
+        let places = Places::new(1);
+        let held = take(&places, "a", 1);
+        let mut waiting = pin!(places.take("b"));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        places.close();
+        assert!(waiting.now_or_never().unwrap().is_none());
+        assert!(places.take("c").now_or_never().unwrap().is_none());
+        drop(held);
+        assert!(places.lock().tenants.is_empty());
     }
 
     proptest! {

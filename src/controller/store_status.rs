@@ -126,7 +126,9 @@ where
 {
     context.caches.filled().await;
     let namespace = store.namespace().unwrap_or_default();
-    let _place = context.store_places.take(&namespace).await;
+    let Some(_place) = context.store_places.take(&namespace).await else {
+        return Ok(Action::await_change());
+    };
     let (told, version) = context.written.newest(&*store);
     let resolved = Store::from(&*store).resolve(&context).await;
     let found = match &resolved {
