@@ -95,7 +95,12 @@ fn pick(
     errors: &[WireItemError],
 ) -> Option<Result<SecretValue, Error>> {
     let asked = plain_name(&request.secret_name);
-    let named = |name: &str| name == request.secret_name || plain_name(name) == asked;
+    // Two different ARNs of one plain name are secrets of two accounts.
+    let is_arn = |name: &str| plain_name(name) != name;
+    let named = |name: &str| {
+        name == request.secret_name
+            || plain_name(name) == asked && !(is_arn(name) && is_arn(&request.secret_name))
+    };
     let mut values = values.iter().filter(|value| named(&value.secret_name));
     let mut errors = errors
         .iter()
@@ -184,6 +189,9 @@ mod tests {
         ] {
             assert_eq!(batch(&one, &values, &none), [None], "{values}");
         }
+        let arn = |account: u8| format!("acs:kms:cn-hangzhou:{account}:secret/a");
+        let others = serde_json::json!([item(&arn(2), "X", "ACSCurrent")]);
+        assert_eq!(batch(&[asked(&arn(1), None)], &others, &none), [None]);
         let both = serde_json::json!([{"SecretName": "a", "Code": "Forbidden.NoPermission", "HttpStatus": 403}]);
         assert_eq!(
             batch(
