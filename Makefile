@@ -1,7 +1,9 @@
 # The commands of this project; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build crds docs fmt clean
+.PHONY: help demo test fuzz build crds docs fmt clean
+
+CASES ?= 1000000
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,6 +19,9 @@ test: ## formatting, lints, documentation, then all tests, on a real API server 
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 	cargo test --workspace --locked
+
+fuzz: ## answers, signatures, schedules, templates: the property tests of src/*/fuzz, CASES=1000000 of each (an hour or two)
+	PROPTEST_CASES=$(CASES) cargo test --profile fuzz --locked --lib -- fuzz::
 
 build: ## the operator and the emulator, as releases
 	@dev/prerequisites build

@@ -136,7 +136,6 @@ fn fits(request: &GetSecretValue, facts: &Facts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
     fn asked(name: &str, stage: Option<&str>) -> GetSecretValue {
@@ -236,12 +235,5 @@ mod tests {
         let (name, list) = &operation.parameters[0];
         assert_eq!(*name, "SecretsList");
         assert_eq!(list, r#"[{"SecretName":"a","VersionStage":"ACSPrevious"}]"#);
-    }
-
-    proptest! {
-        #[test]
-        fn no_batch_makes_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = read_batch(&[asked("a", None)], &body);
-        }
     }
 }

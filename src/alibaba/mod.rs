@@ -12,6 +12,8 @@ pub mod credentials;
 pub mod endpoint;
 pub mod environment;
 mod error;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod identity;
 pub mod kms;
 pub mod limiter;

@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod bucket;
 mod conditions;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 pub mod hash;
 pub mod hint;
 pub mod identity;

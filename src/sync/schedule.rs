@@ -237,7 +237,6 @@ fn patience(source: &SourceStatus) -> SignedDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -467,46 +466,5 @@ mod tests {
         let mut invalid = rds(1000, "604800s");
         invalid.automatic_rotation = Some("Invalid".into());
         assert_eq!(late(&invalid, 0), Some(Overdue::Invalid));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_kms_says_overflows(
-            next in proptest::option::of(i64::MIN..i64::MAX),
-            last in proptest::option::of(i64::MIN..i64::MAX),
-            interval in ".{0,24}",
-            offset in -900i64..900,
-        ) {
-            let time = |seconds: i64| Time(Timestamp::from_second(seconds.clamp(-377_705_023_201, 253_402_207_200)).unwrap());
-            let mut source = rds(0, &interval);
-            source.next_rotation_date = next.map(time);
-            source.last_rotation_date = last.map(time);
-            let sources = [source];
-            let mut schedule = schedule(&sources);
-            schedule.offset = seconds(offset);
-            let _ = schedule.next();
-            let mut new = sources[0].clone();
-            note_rotation(&sources[0], &mut new, at(0));
-            let _ = overdue(&sources, Timestamp::MAX);
-        }
-
-        #[test]
-        fn the_next_read_is_in_the_future_and_never_beyond_the_ceiling(
-            next in -1_000_000i64..1_000_000,
-            interval in 1i64..10_000_000,
-            ceiling in 1i64..1_000_000,
-            offset in -900i64..900,
-            hash: u64,
-        ) {
-            let sources = [rds(next, &format!("{interval}s"))];
-            let mut schedule = schedule(&sources);
-            schedule.interval = Some(seconds(ceiling));
-            schedule.offset = seconds(offset);
-            schedule.hash = hash;
-            let due = schedule.next().unwrap();
-            prop_assert!(due.at > schedule.last_read);
-            prop_assert!(due.at <= schedule.last_read + seconds(ceiling) + SPREAD_MAX);
-            prop_assert!(schedule.after_start(at(0)) <= at(0) + SPREAD_MAX);
-        }
     }
 }
