@@ -66,11 +66,15 @@ fn scalar(value: Value) -> Option<String> {
     }
 }
 
-/// Reads a JSON answer.
+/// Reads a JSON object. Of a list serde would take the items for the fields in their order, and something that is not
+/// KMS would have answered a value.
 ///
 /// # Errors
 /// [`Error::Malformed`], which tells the position and never the content: serde's own words can quote it.
 pub(super) fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error> {
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::Malformed("it is a list".into()));
+    }
     serde_json::from_slice(body).map_err(|err| {
         let what = match err.classify() {
             Category::Eof => "it breaks off",

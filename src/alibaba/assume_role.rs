@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::answer::{lenient, read_json};
 use super::{AccessKey, Error, Operation, Refusal};
@@ -133,8 +134,9 @@ struct WireCredentials {
 pub fn read_session(body: &[u8], given: Timestamp) -> Result<Session, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Wire {
-        credentials: WireCredentials,
+    struct Wire<'a> {
+        #[serde(borrow)]
+        credentials: &'a RawValue,
         #[serde(default)]
         assumed_role_user: User,
     }
@@ -144,11 +146,12 @@ pub fn read_session(body: &[u8], given: Timestamp) -> Result<Session, Error> {
         #[serde(default, deserialize_with = "lenient")]
         arn: Option<String>,
     }
-    let wire: Wire = read_json(body)?;
+    let wire: Wire<'_> = read_json(body)?;
+    let credentials: WireCredentials = read_json(wire.credentials.get().as_bytes())?;
     let arn = wire.assumed_role_user.arn.filter(|arn| is_arn(arn));
     Ok(Session {
         arn,
-        ..wire.credentials.session(given)?
+        ..credentials.session(given)?
     })
 }
 
@@ -324,6 +327,16 @@ mod tests {
             assert!(matches!(error, Error::Malformed(_)), "{field}");
             assert!(!error.to_string().contains("planted"));
         }
+    }
+
+    #[test]
+    fn a_list_is_no_session() {
+        let list = r#"["STS.N", "planted-secret", "planted-token", "2026-01-01T01:00:00Z"]"#;
+        for body in [format!("[{list}]"), format!(r#"{{"Credentials":{list}}}"#)] {
+            assert!(read_session(body.as_bytes(), given()).is_err(), "{body}");
+        }
+        assert!(read_instance_session(br#"["Success"]"#, given()).is_err());
+        assert!(read_caller(br#"["acs:ram::1:role/shop"]"#).is_err());
     }
 
     #[test]

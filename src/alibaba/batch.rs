@@ -62,7 +62,7 @@ pub fn read_batch(
         .collect();
     let errors = items(wire.errors).into_iter();
     let errors: Vec<_> = errors
-        .filter_map(|raw| serde_json::from_str(raw.get()).ok())
+        .filter_map(|raw| read_json(raw.get().as_bytes()).ok())
         .collect();
     Ok(requests
         .iter()
@@ -227,6 +227,15 @@ mod tests {
             let read = read_batch(&one, body.as_bytes()).unwrap();
             assert!(matches!(&read[..], [None, None]), "{body}");
         }
+    }
+
+    #[test]
+    fn a_list_is_no_batch_and_no_item() {
+        let one = [asked("a", None), asked("b", None)];
+        let items = r#"{"SecretValues":[["a","A"]],"Errors":[["b","Forbidden.NoPermission"]]}"#;
+        let read = read_batch(&one, items.as_bytes()).unwrap();
+        assert!(matches!(&read[..], [None, None]));
+        assert!(read_batch(&one, b"[[], []]").is_err());
     }
 
     #[test]

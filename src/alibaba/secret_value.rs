@@ -294,6 +294,9 @@ mod tests {
             r#"{"SecretData":{"top":"secret"}}"#,
             r#"{"SecretData":"top-secret""#,
             "[]",
+            r#"["name", "top-secret"]"#,
+            " \n[null, \"top-secret\"]",
+            "\"top-secret\"",
             "<html>top-secret</html>",
         ] {
             let error = read_secret_value(body.as_bytes()).unwrap_err();
