@@ -5,11 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::alibaba::fuzz::{
-    PLANTED, Text, any_json, damaged, list, object, odd_text, string, words,
+    NUMBER, PLANTED, Text, any_json, damaged, list, object, odd_text, string, words,
 };
-
-/// Stands where numbers stand that are secret.
-pub(super) const NUMBER: &str = "7391648205";
 
 /// One of these.
 pub(super) fn one_of(words: &'static [&'static str]) -> Text {

@@ -9,8 +9,8 @@ use proptest::sample::select;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::asking::{NUMBER, document, one_of, path, template};
-use crate::alibaba::fuzz::{odd_text, reveals};
+use super::asking::{document, one_of, path, template};
+use crate::alibaba::fuzz::{NUMBER, odd_text, reveals};
 use crate::alibaba::secret_value::{Facts, SecretValue};
 use crate::api::kms_secret::{DataItem, Decode, Document, Extract, Rename};
 use crate::sync::Failure;

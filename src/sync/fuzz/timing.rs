@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn an_announced_date_that_is_near_is_met_within_a_second(timetable in timetables(), last_read in moment()) {
+    fn an_announced_date_is_met_within_a_second_and_then_asked_for_at_growing_steps(timetable in timetables(), last_read in moment()) {
         let timetable = Timetable { policy: RefreshPolicy::Rotation, ..timetable };
         let schedule = timetable.after(last_read);
         let date = timetable.sources.iter().filter_map(announced).min();
@@ -112,6 +112,11 @@ proptest! {
         match date {
             Some(date) if date > last_read && later(date, SECOND) <= later(last_read, schedule.ceiling()) => {
                 prop_assert!(due.rotation && due.at >= date && due.at <= later(date, SECOND), "{:?}", due);
+            }
+            // Late: an eighth of it later, within a second and the ceiling.
+            Some(date) if date <= last_read && last_read < Timestamp::MAX => {
+                let step = (last_read.duration_since(date) / 8).max(SignedDuration::from_secs(5));
+                prop_assert!(due.at >= later(last_read, SECOND) && due.at <= later(last_read, step), "{:?}", due);
             }
             None => prop_assert!(!due.rotation),
             _ => {}
