@@ -58,7 +58,7 @@ impl Readers {
                 if opened.of != store.status {
                     opened.of = store.status.clone();
                     if let Some(link) = opened.link.get() {
-                        link.reader.retune(store.per_second, store.batch);
+                        link.retune(store);
                     }
                 }
                 Arc::clone(&opened.link)
@@ -118,7 +118,7 @@ pub(super) async fn link(store: &Resolved, context: &Context) -> Result<Arc<Link
             endpoint: endpoint(store, &store.origin, context)?,
             credentials: store.identity.open(&store.status, sts, context).await?,
             sts: (Arc::clone(&context.sts), hops),
-            method: store.method,
+            method: Mutex::new(store.method),
         });
         Ok(Arc::new(Link {
             reader: open(store, &calls),
@@ -150,7 +150,8 @@ struct Calls {
     endpoint: Endpoint,
     credentials: Arc<Credentials>,
     sts: (Arc<Sts>, Endpoint),
-    method: SignatureMethod,
+    /// An edit of the store changes it, and nothing else here.
+    method: Mutex<SignatureMethod>,
 }
 
 fn open(store: &Resolved, calls: &Arc<Calls>) -> Arc<Reader> {
@@ -171,6 +172,12 @@ fn open(store: &Resolved, calls: &Arc<Calls>) -> Arc<Reader> {
 }
 
 impl Link {
+    /// Takes over what an edit of the store may change without changing whose identity it takes.
+    fn retune(&self, store: &Resolved) {
+        self.reader.retune(store.per_second, store.batch);
+        *self.calls.lock_method() = store.method;
+    }
+
     /// The ARN of whoever the store's credentials belong to: they are exchanged for it, if they have to be.
     pub(super) async fn identify(&self) -> Result<String, Error> {
         let (sts, endpoint) = &self.calls.sts;
@@ -184,16 +191,25 @@ impl Link {
         let calls = &self.calls;
         let check = |key: Arc<AccessKey>| async move {
             let (client, endpoint) = (&calls.client, &calls.endpoint);
-            kms::check_access(client, endpoint, &key, calls.method, request).await
+            kms::check_access(client, endpoint, &key, calls.method(), request).await
         };
         calls.credentials.call(check).await
     }
 }
 
 impl Calls {
+    fn method(&self) -> SignatureMethod {
+        *self.lock_method()
+    }
+
+    fn lock_method(&self) -> MutexGuard<'_, SignatureMethod> {
+        self.method.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn read_one(&self, request: &GetSecretValue) -> Result<SecretValue, Error> {
         let read = |key: Arc<AccessKey>| async move {
-            kms::get_secret_value(&self.client, &self.endpoint, &key, self.method, request).await
+            let (client, endpoint) = (&self.client, &self.endpoint);
+            kms::get_secret_value(client, endpoint, &key, self.method(), request).await
         };
         self.credentials.call(read).await
     }
@@ -201,7 +217,8 @@ impl Calls {
     async fn read_many(&self, requests: &[GetSecretValue]) -> Batch {
         let read = |key: Arc<AccessKey>| async move {
             let (client, endpoint) = (&self.client, &self.endpoint);
-            match kms::batch_get_secret_value(client, endpoint, &key, self.method, requests).await {
+            let method = self.method();
+            match kms::batch_get_secret_value(client, endpoint, &key, method, requests).await {
                 Batch::Failed(error) => Err(error),
                 batch => Ok(batch),
             }

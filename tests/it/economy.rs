@@ -182,6 +182,8 @@ async fn an_edit_of_a_store_reads_again_only_if_its_identity_changed() {
         world.until_synced(name).await;
     }
     assert_eq!(world.kms.count("GetSecretValue"), 5);
+    let by_v1 = |call: &kms_emulator::Call| call.signature == kms_emulator::Signature::V1;
+    assert_eq!(world.kms.count_where(by_v1), 5, "as the edit asks");
 
     world.kms.reset_calls();
     world.credentials("others", KEY_ID, KEY_SECRET).await;
