@@ -144,22 +144,10 @@ impl Context {
         let objects = self.caches.kms_secrets.state();
         let uids: HashSet<_> = objects.iter().filter_map(|object| object.uid()).collect();
         self.memories.retain(|uid| uids.contains(uid));
-        let mut stores: HashSet<_> = self
-            .caches
-            .stores
-            .state()
-            .iter()
-            .filter_map(|store| store.uid())
-            .collect();
-        if let Some(cluster) = &self.caches.cluster {
-            stores.extend(
-                cluster
-                    .stores
-                    .state()
-                    .iter()
-                    .filter_map(|store| store.uid()),
-            );
-        }
+        let stores = self.caches.all_stores();
+        let of_namespaces = stores.of_namespaces.iter().filter_map(|store| store.uid());
+        let of_cluster = stores.of_cluster.iter().filter_map(|store| store.uid());
+        let stores: HashSet<_> = of_namespaces.chain(of_cluster).collect();
         self.readers.retain(|uid| stores.contains(uid));
         self.written.retain(|uid| stores.contains(uid));
     }
