@@ -326,6 +326,7 @@ async fn roles_are_assumed_one_by_the_other_into_another_account() {
     let more = json!({"storeRef": {"name": "remote"}});
     world.kms_secret("remote", "app/remote", more).await;
     world.until_text("remote", "value", "from afar").await;
+    world.settled().await;
     // One exchange for each of the two stores, made when they were looked at, and the hops of the one that has any.
     assert_eq!(
         (world.kms.count(OIDC), world.kms.count("AssumeRole")),
