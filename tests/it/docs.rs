@@ -28,6 +28,8 @@ fn pages() -> Vec<PathBuf> {
     let others = [
         "README.md",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
         "emulator/README.md",
         "dev/README.md",
     ];
