@@ -14,6 +14,7 @@ demo: ## a tour of the operator on this machine, without an account (HOLD=1: lea
 test: ## formatting, lints, documentation, then all tests, on a real API server (CLUSTER=current: the one of KUBECONFIG)
 	@dev/prerequisites test
 	@[ "$(CLUSTER)" = current ] || dev/cluster build
+	@dev/helm --build
 	cargo fmt --all --check
 	@if command -v gofmt >/dev/null; then unformatted=$$(gofmt -l dev); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }; fi
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -27,11 +28,11 @@ build: ## the operator and the emulator, as releases
 	@dev/prerequisites build
 	cargo build --release --locked --workspace
 
-crds: ## writes crds/*.yaml anew from the types
+crds: ## writes crds/*.yaml, and the chart's copies, anew from the types
 	UPDATE_CRDS=1 cargo test --locked --test it crds
 
-docs: ## writes docs/reference.md anew from the types
-	UPDATE_DOCS=1 cargo test --locked --test it docs::the_reference
+docs: ## writes docs/reference.md anew from the types, and the table of values in docs/installing.md
+	UPDATE_DOCS=1 cargo test --locked --test it -- docs::the_reference chart::the_table
 
 fmt: ## formats all code
 	cargo fmt --all

@@ -24,6 +24,8 @@ pub struct Options {
     pub https_listen: SocketAddr,
     /// Names and addresses in the certificate besides localhost.
     pub tls_names: Vec<String>,
+    /// Certificates and key, as PEM, in place of those that are made anew at each start.
+    pub tls_pair: Option<(String, String)>,
     /// The account that owns keys and secrets.
     pub account: String,
     /// The region of the secrets.
@@ -36,6 +38,7 @@ impl Default for Options {
             listen: LOOPBACK,
             https_listen: LOOPBACK,
             tls_names: Vec::new(),
+            tls_pair: None,
             account: "1234567890123456".to_owned(),
             region: "cn-hangzhou".to_owned(),
         }
@@ -74,7 +77,10 @@ impl Emulator {
     pub fn start_blocking(options: Options) -> io::Result<Self> {
         let plain = listen(options.listen)?;
         let secure = listen(options.https_listen)?;
-        let tls = tls::issue(names(&options))?;
+        let tls = match &options.tls_pair {
+            Some((certificates, key)) => tls::given(certificates, key)?,
+            None => tls::issue(names(&options))?,
+        };
         let controls = Arc::new(Controls::new(&options.region, &options.account));
         let (stop, stopped) = oneshot::channel();
         let mut life = Life {

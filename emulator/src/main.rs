@@ -23,6 +23,12 @@ struct Args {
     /// Further name or address in the HTTPS certificate.
     #[arg(long = "tls-name", value_name = "NAME")]
     tls_names: Vec<String>,
+    /// File with the HTTPS certificate, as PEM, in place of one of the emulator's own authority.
+    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with_all = ["write_ca", "tls_names"])]
+    tls_cert: Option<PathBuf>,
+    /// File with the key of that certificate, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Allow addresses that other machines can reach. The admin API is open to whoever reaches it.
     #[arg(long)]
     listen_anywhere: bool,
@@ -79,10 +85,18 @@ async fn start(args: &Args) -> io::Result<Emulator> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
     }
+    let tls_pair = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificates), Some(key)) => Some((
+            std::fs::read_to_string(certificates)?,
+            std::fs::read_to_string(key)?,
+        )),
+        _ => None,
+    };
     let emulator = Emulator::start(Options {
         listen: args.listen,
         https_listen: args.https_listen,
         tls_names: args.tls_names.clone(),
+        tls_pair,
         account: args.account.clone(),
         region: args.region.clone(),
     })

@@ -10,6 +10,7 @@
 )]
 
 mod bypass;
+mod chart;
 mod check;
 mod cluster;
 mod crds;
@@ -19,6 +20,7 @@ mod economy;
 mod events;
 mod failure;
 mod floors;
+mod helm;
 mod hostile;
 mod ownership;
 mod private_ca;

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
+use kms_emulator::{Emulator, Options};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -66,6 +68,38 @@ fn https_is_trusted_by_the_ca_and_by_nothing_else() {
     let stranger = start();
     let mut tls = connect(&stranger, roots, "127.0.0.1");
     assert!(tls.write_all(b"GET / HTTP/1.1\r\n\r\n").is_err());
+}
+
+#[test]
+fn https_shows_the_certificate_that_it_was_given() {
+    let authority = rcgen_authority();
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["emulator.demo.svc".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap();
+    let certificate = certificate.signed_by(&key, &authority).unwrap();
+    let kms = Emulator::start_blocking(Options {
+        tls_pair: Some((certificate.pem(), key.serialize_pem())),
+        ..Options::default()
+    })
+    .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let mut tls = connect(&kms, roots, "emulator.demo.svc");
+    tls.write_all(b"GET /_emulator/health HTTP/1.1\r\nhost: emulator.demo.svc\r\n\r\n")
+        .unwrap();
+    assert_eq!(parse(&read_one(&mut tls)).status, 200);
+    let wrong = ("no certificate".to_owned(), key.serialize_pem());
+    let refused = Emulator::start_blocking(Options {
+        tls_pair: Some(wrong),
+        ..Options::default()
+    });
+    assert!(refused.is_err());
+}
+
+fn rcgen_authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 fn connect(
