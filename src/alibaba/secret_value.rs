@@ -56,6 +56,8 @@ pub struct Facts {
     pub automatic_rotation: Option<String>,
     /// As `604800s`.
     pub rotation_interval: Option<String>,
+    /// When the secret was made; `None` also where it can't be read.
+    pub create_time: Option<Timestamp>,
     /// When the secret was last rotated; `None` also where it can't be read.
     pub last_rotation_date: Option<Timestamp>,
     /// When it will be rotated next; `None` also where it can't be read.
@@ -125,6 +127,8 @@ struct WireSecretValue {
     #[serde(default, deserialize_with = "lenient")]
     rotation_interval: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
+    create_time: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     last_rotation_date: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     next_rotation_date: Option<String>,
@@ -165,6 +169,7 @@ pub fn read_secret_value(body: &[u8]) -> Result<SecretValue, Error> {
             automatic_rotation: wire.automatic_rotation,
             // An announced date that can't be read leaves nothing to reckon with.
             rotation_interval: wire.rotation_interval.filter(|_| !next_is_unreadable),
+            create_time: wire.create_time.as_deref().and_then(read_date),
             last_rotation_date: wire.last_rotation_date.as_deref().and_then(read_date),
             next_rotation_date,
         },

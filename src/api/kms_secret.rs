@@ -83,9 +83,51 @@ pub struct KmsSecretSpec {
     /// When to look again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
-    /// True: no call to KMS, no write, no repair. Garbage collection still works.
+    /// Workloads of this namespace that are restarted once the content of the Secret has changed. Each must use the Secret and consent by its annotation `alikms.dev/restart: <KmsSecret name>`. See docs/rollouts.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
+    pub rollout_restart: Vec<WorkloadRef>,
+    /// True: no call to KMS, no write, no repair, no restart. Garbage collection still works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+}
+
+/// Names a workload of the `KmsSecret`'s own namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadRef {
+    /// Kind of the workload.
+    pub kind: WorkloadKind,
+    /// Name of the workload.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: String,
+}
+
+/// Kind of a workload: `Deployment`, `StatefulSet` or `DaemonSet`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadKind {
+    /// A Deployment.
+    Deployment,
+    /// A `StatefulSet`.
+    StatefulSet,
+    /// A `DaemonSet`.
+    DaemonSet,
+}
+
+impl WorkloadKind {
+    /// The kind, as manifests spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+        }
+    }
 }
 
 /// Names a store.
@@ -350,7 +392,7 @@ pub struct KmsSecretStatus {
     /// Generation of the spec that this status tells of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`; `Stalled` while only a human can mend it; `RotationOverdue` while KMS is late (reasons Late, Invalid).
+    /// `Ready`; `Stalled` while only a human can mend it; `RotationOverdue` while KMS is late (reasons Late, Invalid); `RolloutPending` while a workload is still to be restarted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -377,6 +419,35 @@ pub struct KmsSecretStatus {
     /// The failure of the last attempt, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorStatus>,
+    /// The restarts of `spec.rolloutRestart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+}
+
+/// The restarts that belong to the content of the Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Digest of what the content was made of: the Secret's uid, the versions that were read, and the spec. Nothing secret is in it.
+    pub token: String,
+    /// The workloads that are still to be restarted for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
+    pub pending: Vec<PendingRestart>,
+}
+
+/// A workload that is still to be restarted.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingRestart {
+    /// Kind of the workload.
+    pub kind: WorkloadKind,
+    /// Name of the workload.
+    pub name: String,
+    /// Why it was not restarted yet, once that was tried; the reasons are those of the condition `RolloutPending`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The store that a value came from.
@@ -441,6 +512,9 @@ pub struct SourceStatus {
     /// Time between two rotations, as KMS writes it (`604800s`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation_interval: Option<String>,
+    /// When the secret was made: one that was deleted and made anew may use the same version ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_time: Option<Time>,
     /// When KMS last rotated the secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation_date: Option<Time>,

@@ -27,6 +27,10 @@ pub const MANAGED_LABEL: &str = "alikms.dev/managed";
 pub const OWNER_ANNOTATION: &str = "alikms.dev/kmssecret";
 /// Annotation by which a Secret consents to being taken over: the name of the `KmsSecret` that may.
 pub const ALLOW_ANNOTATION: &str = "alikms.dev/allow";
+/// Annotation by which a workload consents to being restarted: the names of the `KmsSecrets` that may, separated by commas.
+pub const RESTART_ANNOTATION: &str = "alikms.dev/restart";
+/// The one annotation that we write on the pod template of a workload: a new value restarts it.
+pub const RESTARTED_ANNOTATION: &str = "alikms.dev/restarted";
 /// Label with the value `"true"` by which a credential Secret consents to being used by a store.
 pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
 /// Label with the value `"true"` on a `ConfigMap` with certificates for stores; the `ConfigMap` watch selects it.

@@ -6,6 +6,7 @@
 mod account;
 mod refusal;
 mod secret;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use secret::{ApplySecret, foreign_keys, release, take_over};
 
 pub use refusal::WriteError;
 pub use secret::{Desired, Fence, classify};
+pub use workload::{RestartError, SeenWorkload};
 
 /// Field manager of everything that we apply.
 const MANAGER: &str = "kms-secret-operator";
@@ -39,11 +41,15 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const NOTE_MAX: usize = 900;
 /// Writes under way at once; more only queue up in the API server.
 const WRITES_MAX: usize = 32;
+/// Workloads in hand at once. Apart from the writes: admission webhooks of workloads may be slow, and nothing waits for a
+/// restart.
+const RESTARTS_MAX: usize = 16;
 
 /// The API server, as the controllers use it.
 pub struct Cluster {
     client: Client,
     writes: Semaphore,
+    restarts: Semaphore,
     recorder: Recorder,
     /// The name that the API server knows us by.
     own_name: OnceCell<String>,
@@ -64,6 +70,7 @@ impl Cluster {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             writes: Semaphore::new(WRITES_MAX),
+            restarts: Semaphore::new(RESTARTS_MAX),
             own_name: OnceCell::new(),
             client,
             observe: Box::new(observe),

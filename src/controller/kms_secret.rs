@@ -20,6 +20,7 @@ use crate::cluster::{Desired, Fence, WriteError};
 use crate::sync::Reason;
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
+use crate::sync::rollout::{self, Written};
 use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
 
@@ -142,6 +143,12 @@ impl Round<'_> {
         self.note_repair(why, &target);
         self.observe_rotation(&fetched);
         let (status, is_told) = (&self.memory.status, self.memory.told.rotation_failed);
+        let written = Written {
+            store: &fetched.store,
+            sources: &fetched.told,
+            target: &target,
+        };
+        let rollout = rollout::after_write(status, self.object, &written);
         let by_event = status::told_failure(status, &fetched.told, is_told);
         let synced = Synced {
             read_at: fetched.read_at,
@@ -149,6 +156,7 @@ impl Round<'_> {
             store: fetched.store,
             sources: fetched.told,
             target,
+            rollout,
         };
         Outcome::Synced(Box::new(synced))
     }

@@ -13,6 +13,7 @@ use crate::api::kms_secret::{KmsSecretStatus, SourceStatus, TargetStatus};
 use crate::sync::absence::Absence;
 use crate::sync::backoff::{Backoff, Repair};
 use crate::sync::hint::Wishes;
+use crate::sync::rollout::Look;
 
 /// For so long after a write the cache of Secrets may not show it.
 const LAG: SignedDuration = SignedDuration::from_secs(2);
@@ -54,6 +55,8 @@ pub(super) struct Memory {
     pub(super) unwritten: u32,
     /// What forced syncs and hints may still cost.
     pub(super) wishes: Wishes,
+    /// The last look at workloads that are to be restarted.
+    pub(super) looked: Option<Box<Look>>,
     /// What events told since the last success.
     pub(super) told: Hint,
 }

@@ -14,6 +14,7 @@ mod read;
 mod readers;
 mod record;
 mod remove;
+mod rollout;
 mod store;
 mod store_status;
 mod watches;

@@ -85,7 +85,7 @@ impl Round<'_> {
         }
         let next = if self.write_status().await {
             self.announce(&told).await;
-            next
+            next.into_iter().chain(self.roll_out().await).min()
         } else {
             self.write_again(next)
         };
@@ -233,7 +233,7 @@ impl Round<'_> {
 
     /// Writes the status if it is worth a write, under the version that it was computed from. Answers whether what the
     /// API server has is now good enough.
-    async fn write_status(&mut self) -> bool {
+    pub(super) async fn write_status(&mut self) -> bool {
         let ceiling = self.ceiling();
         for _ in 0..STATUS_TRIES {
             let memory = &mut self.memory;
@@ -288,7 +288,7 @@ impl Round<'_> {
     }
 
     /// When to come back after a status that could not be written.
-    fn write_again(&mut self, next: Option<Timestamp>) -> Option<Timestamp> {
+    pub(super) fn write_again(&mut self, next: Option<Timestamp>) -> Option<Timestamp> {
         self.memory.unwritten += 1;
         let at = (self.context.clock)() + LOOK_AGAIN * 2i32.pow(self.memory.unwritten.min(9));
         next.into_iter().chain([at]).min()

@@ -8,6 +8,9 @@ use super::whole_seconds;
 /// Whether the object is as its spec asks.
 pub(super) const READY: &str = "Ready";
 
+/// A workload is still to be restarted.
+pub(super) const ROLLOUT_PENDING: &str = "RolloutPending";
+
 /// What a status tells of, whatever the outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod plan;
 mod reason;
 mod refusal;
+pub mod rollout;
 pub mod schedule;
 pub mod shape;
 pub mod sources;
@@ -20,6 +21,7 @@ pub mod spec;
 pub mod status;
 pub mod store_status;
 pub mod tenancy;
+pub mod uses;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -490,6 +490,7 @@ mod tests {
                     extract: vec![],
                     target: None,
                     refresh: None,
+                    rollout_restart: vec![],
                     suspend: None,
                 },
             );

@@ -226,6 +226,7 @@ fn source_status(name: &str, secret_name: &str, facts: &Facts) -> SourceStatus {
         secret_data_type: word(&facts.secret_data_type),
         automatic_rotation: word(&facts.automatic_rotation),
         rotation_interval: word(&facts.rotation_interval),
+        create_time: facts.create_time.map(whole_seconds),
         last_rotation_date: facts.last_rotation_date.map(whole_seconds),
         next_rotation_date: facts.next_rotation_date.map(whole_seconds),
         confirmed_rotation_date: None,

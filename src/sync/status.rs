@@ -3,11 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use super::conditions::{READY, find, remove, set};
+use super::conditions::{READY, ROLLOUT_PENDING, find, remove, set};
 use super::schedule::{Overdue, is_invalid, is_type};
 use super::{Failure, Reason, whole_seconds};
 use crate::api::kms_secret::{
-    ErrorStatus, KmsSecretStatus, SourceStatus, StoreStatus, TargetStatus,
+    ErrorStatus, KmsSecretStatus, RolloutStatus, SourceStatus, StoreStatus, TargetStatus,
 };
 
 pub use super::conditions::Context;
@@ -34,6 +34,8 @@ pub struct Synced {
     pub target: TargetStatus,
     /// Whether a rotation is overdue.
     pub overdue: Option<Overdue>,
+    /// The workloads that are to be restarted.
+    pub rollout: Option<RolloutStatus>,
 }
 
 /// The status after a success.
@@ -49,7 +51,16 @@ pub fn synced(previous: &KmsSecretStatus, context: Context<'_>, synced: Synced) 
         sources: synced.sources,
         target: Some(synced.target),
         error: None,
+        rollout: synced.rollout,
     };
+    // Who still waits is told of once it was looked at.
+    if status
+        .rollout
+        .as_ref()
+        .is_none_or(|rollout| rollout.pending.is_empty())
+    {
+        remove(&mut status.conditions, ROLLOUT_PENDING);
+    }
     let target = status.target.as_ref().map_or("", |target| &target.name);
     let message = format!("Secret {target:?} holds what KMS holds.");
     set(
@@ -334,6 +345,7 @@ mod tests {
                 resource_version: "5".into(),
             },
             overdue: None,
+            rollout: None,
         }
     }
 

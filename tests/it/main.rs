@@ -26,6 +26,7 @@ mod ownership;
 mod private_ca;
 mod reasons;
 mod reference;
+mod rollout;
 mod rotation;
 mod rotation_types;
 mod secrecy;

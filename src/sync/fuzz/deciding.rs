@@ -147,6 +147,7 @@ fn objects() -> impl Strategy<Value = KmsSecret> {
                         policy,
                         interval: interval.map(Into::into),
                     }),
+                    rollout_restart: Vec::new(),
                     suspend,
                 };
                 let mut object = KmsSecret::new("db", spec);
