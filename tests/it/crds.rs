@@ -55,6 +55,7 @@ where
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
     let world = World::new().await;
     let good = json!({"storeRef": {"name": "prod"}, "source": {"secretName": "a"}});
@@ -77,6 +78,24 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
         ),
         ("/storeRef/kind", json!("SecretStore"), "Unsupported value"),
         ("/refresh", json!({"interval": "1d"}), "refresh.interval"),
+        ("/rolloutRestart", json!([]), "rolloutRestart"),
+        (
+            "/rolloutRestart",
+            json!([{"kind": "CronJob", "name": "a"}]),
+            "Unsupported value",
+        ),
+        (
+            "/rolloutRestart",
+            json!([{"kind": "Deployment", "name": "Not_A_Name"}]),
+            "rolloutRestart[0].name",
+        ),
+        (
+            "/rolloutRestart",
+            (0..17)
+                .map(|n| json!({"kind": "Deployment", "name": format!("a{n}")}))
+                .collect(),
+            "at most 16 items",
+        ),
         (
             "/refresh",
             json!({"policy": "Sometimes"}),
