@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 pub struct Admin {
     /// What was counted.
     pub metrics: Arc<Metrics>,
-    /// The caches are filled.
+    /// The caches are filled, and this replica takes part in the work.
     pub ready: Arc<AtomicBool>,
 }
 
@@ -46,7 +46,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the caches are not filled yet",
+            "the caches are not filled, or the Lease is not held",
         )
     }
 }

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use crate::alibaba::endpoint::{AllowedEndpoint, MetadataEndpoint};
 use crate::alibaba::environment::{self, Environment};
 use crate::api::parse_duration;
+use crate::members::{self, Identity};
 
 /// Keeps native Kubernetes Secrets equal to secrets in Alibaba Cloud KMS Secrets Manager.
 #[derive(Debug, Parser)]
@@ -115,6 +116,9 @@ pub struct Run {
     /// Whether KMS may tell of changes, and who may say so for it.
     #[command(flatten)]
     pub events: Events,
+    /// Who this replica is among others.
+    #[command(flatten)]
+    pub replica: Replica,
     /// How logs are written.
     #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
@@ -164,6 +168,35 @@ pub struct Events {
     pub event_client_ca: Option<PathBuf>,
 }
 
+/// Who this replica is among others.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Replica {
+    /// Where the Leases are by which replicas share the work; left out, in the namespace of the operator's pod, or else of the current context.
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "KMS_SECRET_OPERATOR_LEASE_NAMESPACE"
+    )]
+    pub lease_namespace: Option<String>,
+    /// The name of this replica and of its Lease, which no other has; left out, that of its pod, or a new one at each start.
+    #[arg(long, value_name = "NAME", env = "KMS_SECRET_OPERATOR_REPLICA_NAME", value_parser = object_name)]
+    pub replica_name: Option<String>,
+    /// The pod that it runs in, which only its environment tells.
+    #[arg(skip)]
+    pub pod: Pod,
+}
+
+/// What the environment tells of the pod that the operator runs in.
+#[derive(Clone, Debug, Default)]
+pub struct Pod {
+    /// `POD_NAME`.
+    pub name: Option<String>,
+    /// `POD_UID`.
+    pub uid: Option<String>,
+    /// `POD_NAMESPACE`.
+    pub namespace: Option<String>,
+}
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -175,6 +208,21 @@ pub enum LogFormat {
 
 fn duration(text: &str) -> Result<SignedDuration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration, as 1m or 90s"))
+}
+
+/// A name that Kubernetes takes for a Lease.
+fn object_name(text: &str) -> Result<String, String> {
+    let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let is_label = |label: &str| {
+        label.bytes().all(is_inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_name = text.len() <= 253
+        && text
+            .split('.')
+            .all(|label| !label.is_empty() && is_label(label));
+    is_name.then(|| text.to_owned()).ok_or_else(|| {
+        format!("{text:?} is not the name of an object: lower-case letters, digits, '-' and '.'")
+    })
 }
 
 /// The types of Secret that are always written.
@@ -193,14 +241,51 @@ impl Reach {
     /// # Errors
     /// A sentence, if it names an STS that is not allowed.
     pub fn read_environment(&mut self) -> Result<(), String> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one reader of the environment"
-        )]
-        let get = |name: &'static str| std::env::var(name).ok();
-        self.environment = environment::read(get, &self.allow_endpoint)?;
+        self.environment = environment::read(variable, &self.allow_endpoint)?;
         Ok(())
     }
+}
+
+impl Replica {
+    /// Takes from the environment of this process in which pod it runs.
+    pub fn read_environment(&mut self) {
+        let given = |name| variable(name).filter(|value| !value.is_empty());
+        self.pod = Pod {
+            name: given("POD_NAME"),
+            uid: given("POD_UID"),
+            namespace: given("POD_NAMESPACE"),
+        };
+    }
+
+    /// Who this process is: `process` is like nobody else's, and `namespace` the one of its context.
+    #[must_use]
+    pub fn identity(&self, process: &str, namespace: &str, group: String) -> Identity {
+        let pod = &self.pod;
+        let short = process.get(..8).unwrap_or(process);
+        let own_name = || format!("kms-secret-operator-{short}");
+        let name = self.replica_name.clone().or_else(|| pod.name.clone());
+        let name = name.unwrap_or_else(own_name);
+        let named = self.lease_namespace.as_ref().or(pod.namespace.as_ref());
+        let namespace = named.map_or(namespace, String::as_str);
+        // An owner in another namespace does not exist to Kubernetes, which would delete the Lease.
+        let is_there = pod.namespace.as_deref() == Some(namespace);
+        let owner = pod.name.clone().zip(pod.uid.clone()).filter(|_| is_there);
+        Identity {
+            holder: format!("{name}_{process}"),
+            name,
+            namespace: namespace.to_owned(),
+            group,
+            pod: owner.map(|(name, uid)| members::Pod { name, uid }),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one reader of the environment"
+)]
+fn variable(name: &'static str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl Run {
@@ -256,6 +341,33 @@ mod tests {
                 .iter()
                 .any(|name| name == "kubernetes.io/service-account-token")
         );
+    }
+
+    #[test]
+    fn a_replica_is_its_pod_or_has_a_name_of_its_own() {
+        let pod = Pod {
+            name: Some("pod-1".into()),
+            uid: Some("u".into()),
+            namespace: Some("kms".into()),
+        };
+        let of = |flags: &[&str], pod: &Pod| {
+            let mut replica = run(flags).replica;
+            replica.pod = pod.clone();
+            let is = replica.identity("0123456789ab", "default", "cluster".into());
+            (is.namespace, is.name, is.holder, is.pod.map(|pod| pod.uid))
+        };
+        let is = |namespace: &str, name: &str, owner: Option<&str>| {
+            let holder = format!("{name}_0123456789ab");
+            (namespace.into(), name.into(), holder, owner.map(Into::into))
+        };
+        assert_eq!(of(&[], &pod), is("kms", "pod-1", Some("u")));
+        let by_hand = is("default", "kms-secret-operator-01234567", None);
+        assert_eq!(of(&[], &Pod::default()), by_hand);
+        let elsewhere = of(&["--lease-namespace", "x", "--replica-name", "r"], &pod);
+        assert_eq!(elsewhere, is("x", "r", None));
+        for wrong in ["", "A", "a/b", "-a", "a..b"] {
+            assert!(object_name(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

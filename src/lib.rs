@@ -4,6 +4,7 @@
 //!
 //! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`], [`events`];
 //! - [`controller`] gathers, plans, acts and records;
+//! - [`members`] finds out, by Leases, which part of the work is this replica's;
 //! - [`cluster`] does the I/O with the API server, [`alibaba::client`] and what is built on it (as [`alibaba::reader`] and
 //!   [`alibaba::credentials`]) that with the cloud, [`metrics`] counts;
 //! - [`sync`], [`api`] and the rest of [`alibaba`] are pure.
@@ -15,6 +16,7 @@ pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod events;
+pub mod members;
 pub mod metrics;
 pub mod sync;
 pub mod telemetry;
@@ -31,6 +33,7 @@ use kube::runtime::{conditions, wait::await_condition};
 use kube::{Api, Client, CustomResourceExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use alibaba::client::Client as KmsClient;
 use alibaba::metadata::Metadata;
@@ -38,13 +41,19 @@ use alibaba::sts::Sts;
 use cluster::Cluster;
 use config::{Check, Reach, Run};
 use controller::{Checked, Hints, Shared};
+use members::Shares;
 use metrics::Metrics;
+use sync::share::group;
 use sync::spec::Limits;
 
 /// The `CustomResourceDefinitions` must be there by then.
 const CRD_DEADLINE: Duration = Duration::from_secs(30);
-/// What is under way when we stop has so long to end.
+/// What is under way when we stop has so long to end...
 const DRAIN: Duration = Duration::from_secs(10);
+/// ...but not as long where another replica waits to do it.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// To give up the Lease takes no longer.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Why the operator can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +83,9 @@ pub enum Error {
     /// The receiver of events does not know whom to let in.
     #[error("notices of KMS cannot be received")]
     Events(#[source] events::Error),
+    /// It can't share the work.
+    #[error("the replica cannot take part in the work")]
+    Members(#[source] members::Error),
 }
 
 /// What the operator is reached at.
@@ -157,24 +169,31 @@ pub async fn serve(
     let metrics = Arc::new(Metrics::default());
     let ready = Arc::new(AtomicBool::new(false));
     let (stopping, stopped) = watch::channel(false);
-    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
-        // An error means that the sender is gone, which is a stop too.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    };
-    let hints = Hints::default();
+    let identity = run.replica.identity(
+        &uuid::Uuid::new_v4().to_string(),
+        client.default_namespace(),
+        group(&run.namespace),
+    );
+    let (members, shares) = members::open(identity, client.clone(), Arc::clone(&metrics), now);
+    let (hints, told) = Hints::new();
     let limits = Limits {
         interval_min: run.min_refresh_interval,
         target_types: run.target_types(),
         denied_metadata: run.deny_target_metadata.clone(),
         gone_after: run.gone_after,
     };
-    let shared = shared(
+    let common = shared(
         &run.reach,
         limits,
         client.clone(),
         Arc::clone(&metrics),
         hints.clone(),
+        shares.clone(),
     )?;
+    let pass = {
+        let hints = hints.clone();
+        move |notices| hints.pass(notices)
+    };
     let events = match listeners.events {
         Some(listener) => {
             let (metrics, ready) = (Arc::clone(&metrics), Arc::clone(&ready));
@@ -187,33 +206,30 @@ pub async fn serve(
         metrics,
         ready: Arc::clone(&ready),
     };
-    let admin = tokio::spawn(admin::serve(
-        listeners.admin,
-        admin,
-        until_stopped(stopped.clone()),
-    ));
-    let events = events.map(|(receiver, listener)| {
-        tokio::spawn(receiver.serve(listener, until_stopped(stopped.clone())))
-    });
+    // Ended with this function, however that ends.
+    let _servers = servers(listeners.admin, admin, events, &stopped);
+    let (filled, is_filled) = watch::channel(false);
+    let (leaving, left) = watch::channel(false);
+    let mut membership = JoinSet::new();
+    membership.spawn(members.run(until_true(is_filled), told, pass, until_true(left)));
     let work = async {
         tokio::select! {
             answered = await_definitions(&client, &run) => answered?,
-            () = until_stopped(stopped.clone()) => return Ok(()),
+            () = until_true(stopped.clone()) => return Ok(()),
         }
         let loops = loops(&run.namespace);
         let unfilled = AtomicUsize::new(loops.len());
-        let filled = || {
+        let is_full = || {
             if unfilled.fetch_sub(1, Ordering::Relaxed) == 1 {
-                ready.store(true, Ordering::Relaxed);
-                tracing::info!("ready");
+                filled.send_replace(true);
             }
         };
         let loops = loops.into_iter().map(|namespace| {
             controller::run(
-                Arc::clone(&shared),
+                Arc::clone(&common),
                 namespace,
-                filled,
-                until_stopped(stopped.clone()),
+                is_full,
+                until_true(stopped.clone()),
             )
         });
         futures::future::join_all(loops).await;
@@ -223,21 +239,60 @@ pub async fn serve(
         stop.await;
         tracing::info!("stopping");
         stopping.send_replace(true);
-        tokio::time::sleep(DRAIN).await;
+        let patience = if shares.now().members() > 1 {
+            HANDOVER
+        } else {
+            DRAIN
+        };
+        tokio::time::sleep(patience).await;
         tracing::warn!(
             "what was under way took too long and is abandoned; a fenced write cannot do harm"
         );
     };
     let result = tokio::select! {
         result = work => result,
+        Some(Ok(Err(lost))) = membership.join_next() => Err(Error::Members(lost)),
+        () = tell_ready(shares.clone(), &ready) => Ok(()),
         () = drain => Ok(()),
     };
     stopping.send_replace(true);
-    admin.abort();
-    if let Some(events) = events {
-        events.abort();
-    }
+    leaving.send_replace(true);
+    let _ = tokio::time::timeout(LEAVE, membership.join_next()).await;
     result
+}
+
+/// Whatever is asked from outside, each in a task of its own.
+fn servers(
+    listener: TcpListener,
+    admin: admin::Admin,
+    events: Option<(events::Receiver, TcpListener)>,
+    stopped: &watch::Receiver<bool>,
+) -> JoinSet<std::io::Result<()>> {
+    let mut servers = JoinSet::new();
+    servers.spawn(admin::serve(listener, admin, until_true(stopped.clone())));
+    if let Some((receiver, listener)) = events {
+        let serving = receiver.serve(listener, until_true(stopped.clone()));
+        servers.spawn(async move {
+            serving.await;
+            Ok(())
+        });
+    }
+    servers
+}
+
+/// Waits until it is true. An error means that the sender is gone, which is as good.
+async fn until_true(mut told: watch::Receiver<bool>) {
+    let _ = told.wait_for(|is_true| *is_true).await;
+}
+
+/// Tells whether this replica takes part in the work, for ever: not before the caches are filled, nor without a Lease.
+async fn tell_ready(mut shares: Shares, ready: &AtomicBool) {
+    loop {
+        let is_ready = !shares.changed().await.is_none();
+        if ready.swap(is_ready, Ordering::Relaxed) != is_ready {
+            tracing::info!("{}", if is_ready { "ready" } else { "not ready" });
+        }
+    }
 }
 
 /// One loop over all namespaces, or one for each that is named.
@@ -268,7 +323,8 @@ pub async fn check(check: Check, client: Client) -> Result<Vec<Checked>, Error> 
         limits,
         client,
         Arc::default(),
-        Hints::default(),
+        Hints::new().0,
+        Shares::whole(),
     )?;
     controller::check(shared, &namespace, &check.names)
         .await
@@ -281,6 +337,7 @@ fn shared(
     client: Client,
     metrics: Arc<Metrics>,
     hints: Hints,
+    shares: Shares,
 ) -> Result<Arc<Shared>, Error> {
     let kms = {
         let metrics = Arc::clone(&metrics);
@@ -311,11 +368,11 @@ fn shared(
         kms,
         metrics,
         clock: now,
-        started: now(),
         limits,
         allowed_endpoints: reach.allow_endpoint.clone(),
         shapers: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         hints,
+        shares,
     }))
 }
 

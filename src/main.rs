@@ -31,6 +31,7 @@ async fn main() -> ExitCode {
 async fn operate(mut flags: Run) -> Result<(), Box<dyn std::error::Error>> {
     telemetry::init(flags.log_format, flags.log_level);
     flags.reach.read_environment()?;
+    flags.replica.read_environment();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::alibaba::reader::Glance;
 use crate::sync::Reason;
 use crate::sync::plan::Why;
+use crate::sync::share::Share;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KmsLabels {
@@ -188,7 +189,7 @@ pub enum HintResult {
     Merged,
     /// Its store is missing, or does not let it read the secret.
     NotAllowed,
-    /// A loop was too far behind to look at the notice at all.
+    /// A loop was too far behind to look at the notice at all, or more came than a replica can pass on.
     Lost,
 }
 
@@ -218,6 +219,9 @@ pub struct Metrics {
     clock_offset: Gauge<f64, std::sync::atomic::AtomicU64>,
     event_notices: Family<NoticeLabels, Counter>,
     event_hints: Family<HintLabels, Counter>,
+    members: Gauge,
+    share: Gauge<f64, std::sync::atomic::AtomicU64>,
+    lease_renewed: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -234,6 +238,9 @@ impl Default for Metrics {
             clock_offset: Gauge::default(),
             event_notices: Family::default(),
             event_hints: Family::default(),
+            members: Gauge::default(),
+            share: Gauge::default(),
+            lease_renewed: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -291,6 +298,22 @@ impl Metrics {
             "event_hints",
             "Objects that notices named, by what became of the hint",
             self.event_hints.clone(),
+        );
+        registry.register(
+            "members",
+            "Replicas that share the work, as this one sees them; 0 while it may not work",
+            self.members.clone(),
+        );
+        registry.register(
+            "share",
+            "What part of the work is this replica's, from 0 to 1",
+            self.share.clone(),
+        );
+        registry.register_with_unit(
+            "lease_renewed_timestamp",
+            "When this replica last renewed its Lease, since 1970",
+            Unit::Seconds,
+            self.lease_renewed.clone(),
         );
         let version = env!("CARGO_PKG_VERSION");
         registry.register("build", "The operator", Info::new([("version", version)]));
@@ -364,6 +387,18 @@ impl Metrics {
         self.event_hints
             .get_or_create(&HintLabels { result })
             .inc_by(count);
+    }
+
+    /// This replica has another share of the work.
+    pub fn set_share(&self, share: &Share) {
+        let members = if share.is_none() { 0 } else { share.members() };
+        self.members.set(members.into());
+        self.share.set(share.fraction());
+    }
+
+    /// The Lease was renewed.
+    pub fn set_lease_renewed(&self, at: Timestamp) {
+        self.lease_renewed.set(at.as_duration().as_secs_f64());
     }
 
     /// The registry in the text format of `OpenMetrics`.

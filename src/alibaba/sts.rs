@@ -12,8 +12,8 @@ use super::client::{Answer, Client, Endpoint};
 use super::limiter::Limiter;
 use super::{AccessKey, Class, Error, Operation, SignatureMethod};
 
-/// Exchanges a second, of all stores of this process together.
-const PER_SECOND: f64 = 20.0;
+/// Exchanges a second, of all stores together.
+pub const PER_SECOND: f64 = 20.0;
 
 /// STS, as everything in this process shares it.
 pub struct Sts {
@@ -29,6 +29,12 @@ impl Sts {
             client,
             limiter: Mutex::new(Limiter::new(PER_SECOND, now())),
         }
+    }
+
+    /// At most `per_second` exchanges a second from now on: others share the pace.
+    pub fn retune(&self, per_second: f64) {
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.retune(per_second);
     }
 
     /// Assumes a role by the credentials in hand. Signed by V1, as the official SDKs do.

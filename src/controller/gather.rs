@@ -33,6 +33,7 @@ pub(super) struct Round<'a> {
 pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
     let mut memory = context.memories.take(object);
     let now = (context.clock)();
+    memory.began.get_or_insert(now);
     let is_idle = object.spec.suspend == Some(true) || object.metadata.deletion_timestamp.is_some();
     let (store, sight): (_, Result<Sight, _>) = if is_idle {
         let unused = Failure::new(Reason::Suspended, "suspended", "");
@@ -161,7 +162,7 @@ impl Round<'_> {
             moved_until: self.memory.moved_until,
             hinted: self.hinted,
             wishes: self.memory.wishes,
-            started: self.context.started,
+            started: self.memory.began.unwrap_or(self.now),
             offset: store.map_or(SignedDuration::ZERO, |store| {
                 self.context.kms.offset(&store.origin)
             }),

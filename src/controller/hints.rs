@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{broadcast, mpsc};
 
 use super::memory::Hint;
 use super::{Context, store};
@@ -13,43 +15,81 @@ use crate::alibaba::notice::{Kind, Notice};
 use crate::alibaba::secret_name::plain_name;
 use crate::api::KmsSecret;
 use crate::metrics::HintResult;
+use crate::sync::bulletin::Bulletin;
 use crate::sync::hint::concerns;
+use crate::sync::share::Share;
 
 /// Deliveries that a loop may be behind by. What it misses beyond that is found by its schedule.
 const BACKLOG: usize = 1024;
 
-/// The way from whoever hears of changes to every loop. A loop finds its own objects and passes over the others.
+/// The way from whoever hears of changes to every loop of every replica. A loop finds its own objects and passes over the
+/// others.
 #[derive(Clone)]
-pub struct Hints(broadcast::Sender<Arc<[Notice]>>);
-
-impl Default for Hints {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG))
-    }
+pub struct Hints {
+    loops: broadcast::Sender<Arc<[Notice]>>,
+    replicas: mpsc::Sender<Vec<Notice>>,
 }
 
 impl Hints {
-    /// Tells every loop.
-    pub fn tell(&self, notices: Vec<Notice>) {
+    /// The way to the loops of this process, and what is to be passed on to the other replicas.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Vec<Notice>>) {
+        let (replicas, passed_on) = mpsc::channel(BACKLOG);
+        let loops = broadcast::Sender::new(BACKLOG);
+        (Self { loops, replicas }, passed_on)
+    }
+
+    /// Tells every loop, here and elsewhere; answers how many notices do not get elsewhere, since too many wait for it.
+    #[must_use]
+    pub fn tell(&self, notices: Vec<Notice>) -> usize {
+        let kept = self.replicas.try_send(notices.clone());
+        self.pass(notices);
+        match kept {
+            Err(TrySendError::Full(lost)) => lost.len(),
+            // Nobody listens any more: we are stopping.
+            Ok(()) | Err(TrySendError::Closed(_)) => 0,
+        }
+    }
+
+    /// Tells the loops of this process.
+    pub fn pass(&self, notices: Vec<Notice>) {
         // Without a loop there is nobody to tell: we are stopping.
-        let _ = self.0.send(notices.into());
+        let _ = self.loops.send(notices.into());
     }
 
     /// What is told from now on.
     pub(super) fn listen(&self) -> broadcast::Receiver<Arc<[Notice]>> {
-        self.0.subscribe()
+        self.loops.subscribe()
     }
 }
 
-/// Wakes the objects of one loop that notices concern, until nobody tells any more.
+/// Wakes the objects of one loop that notices concern, until nobody tells any more. An object that becomes this replica's
+/// has missed nothing: what came a moment ago may have come to a replica that was dead already.
 pub(super) async fn follow(
     context: Arc<Context>,
     mut told: broadcast::Receiver<Arc<[Notice]>>,
     wake: impl Fn(ObjectRef<KmsSecret>),
 ) {
+    let mut shares = context.shares.clone();
+    let (mut had, mut bulletin) = (Share::NONE, Bulletin::default());
     loop {
-        match told.recv().await {
-            Ok(notices) => hinted(&context, &notices).into_iter().for_each(&wake),
+        let told = tokio::select! {
+            told = told.recv() => told,
+            has = shares.changed() => {
+                let before = std::mem::replace(&mut had, has);
+                let missed = bulletin.notices(now());
+                let is_new = |uid: &str| !before.has(uid);
+                hinted(&context, &missed, is_new).into_iter().for_each(&wake);
+                continue;
+            }
+        };
+        match told {
+            Ok(notices) => {
+                bulletin.post(notices.iter().cloned(), now());
+                hinted(&context, &notices, |_| true)
+                    .into_iter()
+                    .for_each(&wake);
+            }
             Err(RecvError::Lagged(missed)) => {
                 context.metrics.count_hints(HintResult::Lost, missed);
                 tracing::warn!(
@@ -62,17 +102,27 @@ pub(super) async fn follow(
     }
 }
 
-/// The objects that are due now by these notices and were not before. Only those count whose store lets them read the
-/// secret; the reconcile checks that again, as always.
-fn hinted(context: &Context, notices: &[Notice]) -> Vec<ObjectRef<KmsSecret>> {
+/// The monotonic clock of the runtime.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The objects of this replica that are due now by these notices and were not before. Only those count whose store lets
+/// them read the secret; the reconcile checks that again, as always.
+fn hinted(
+    context: &Context,
+    notices: &[Notice],
+    is_meant: impl Fn(&str) -> bool,
+) -> Vec<ObjectRef<KmsSecret>> {
     let told: HashSet<&str> = notices
         .iter()
         .map(|notice| notice.secret_name.as_str())
         .collect();
     let is_named = |object: &KmsSecret| {
-        object
-            .secret_names()
-            .any(|name| told.contains(plain_name(name)))
+        let mut names = object.secret_names();
+        names.any(|name| told.contains(plain_name(name)))
+            && context.is_ours(object)
+            && is_meant(object.metadata.uid.as_deref().unwrap_or_default())
     };
     let named = context.caches.kms_secrets.state_filter(is_named);
     let is_new = |object: &Arc<KmsSecret>| {

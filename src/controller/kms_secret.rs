@@ -24,25 +24,35 @@ use crate::sync::rollout::{self, Written};
 use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
 
-/// Reconciles one object when there is a place for it; everything that can go wrong ends in its status.
+/// Reconciles one object, if it is this replica's, when there is a place for it; everything that can go wrong ends in its
+/// status.
 pub(super) async fn reconcile(
     object: Arc<KmsSecret>,
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
     context.caches.filled().await;
+    if !context.is_ours(&object) {
+        return Ok(Action::await_change());
+    }
     let namespace = object.namespace().unwrap_or_default();
     let Some(_place) = context.places.take(&namespace).await else {
         return Ok(Action::await_change());
     };
     // It may have changed while it waited.
-    match context
-        .caches
-        .kms_secrets
-        .get(&ObjectRef::from_obj(&*object))
-    {
+    let cached = &context.caches.kms_secrets;
+    let Some(object) = cached.get(&ObjectRef::from_obj(&*object)) else {
+        return Ok(Action::await_change());
+    };
+    let uid = object.uid().unwrap_or_default();
+    tokio::select! {
+        // First, so that no step is taken once another replica may be at work.
+        biased;
+        () = context.shares.lost(&uid) => {
+            context.memories.forget(&object);
+            Ok(Action::await_change())
+        }
         // In a box, so that what waits for its place is small.
-        Some(object) => Box::pin(look(object, &context)).await,
-        None => Ok(Action::await_change()),
+        action = Box::pin(look(Arc::clone(&object), &context)) => action,
     }
 }
 

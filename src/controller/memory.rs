@@ -27,6 +27,8 @@ pub(super) struct Memory {
     pub(super) stored: Arc<KmsSecretStatus>,
     /// The resourceVersion that `stored` belongs to.
     pub(super) version: String,
+    /// Since when this replica has been looking after it: what was missed before is not made up for all at once.
+    pub(super) began: Option<Timestamp>,
     /// When KMS was last read with success, to the fraction.
     pub(super) last_read: Option<Timestamp>,
     /// What we last wrote to the target, and when.

@@ -15,6 +15,7 @@ mod readers;
 mod record;
 mod remove;
 mod rollout;
+mod shares;
 mod store;
 mod store_status;
 mod watches;
@@ -37,6 +38,7 @@ use crate::alibaba::metadata::Metadata;
 use crate::alibaba::sts::Sts;
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::cluster::Cluster;
+use crate::members::Shares;
 use crate::metrics::Metrics;
 use crate::sync::spec::Limits;
 use caches::{Caches, Stores};
@@ -69,8 +71,6 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The one clock.
     pub clock: fn() -> Timestamp,
-    /// When this process began.
-    pub started: Timestamp,
     /// What the operator was told to allow.
     pub limits: Limits,
     /// Endpoints outside aliyuncs.com that stores may name.
@@ -79,6 +79,8 @@ pub struct Shared {
     pub shapers: Semaphore,
     /// What KMS tells of changes.
     pub hints: Hints,
+    /// What of the work is this replica's.
+    pub shares: Shares,
 }
 
 /// One loop: over all namespaces, or over one.
@@ -119,10 +121,11 @@ impl Context {
         (context, (of_namespaces, of_cluster))
     }
 
-    /// Puts the memory of an object back; of one that is gone meanwhile, nothing is kept.
+    /// Puts the memory of an object back; of one that is gone or another replica's meanwhile, nothing is kept.
     fn keep(&self, object: &KmsSecret, memory: Memory) {
         let cached = self.caches.kms_secrets.get(&ObjectRef::from_obj(object));
-        if cached.is_some_and(|cached| cached.uid() == object.uid()) {
+        let is_there = cached.is_some_and(|cached| cached.uid() == object.uid());
+        if is_there && self.is_ours(object) {
             self.memories.keep(object, memory);
         } else {
             self.memories.forget(object);
@@ -162,7 +165,8 @@ impl std::ops::Deref for Context {
     }
 }
 
-/// Runs until `stop` ends, and then until what is under way is done. Calls `ready` once the caches are filled.
+/// Runs until `stop` ends, and then until what is under way is done. Calls `ready` once the caches are filled; works from then on, on
+/// what is this replica's.
 ///
 /// Without a namespace it looks at all of them, which needs a `ClusterRole`.
 pub async fn run(

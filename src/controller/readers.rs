@@ -20,6 +20,7 @@ use crate::alibaba::sts::Sts;
 use crate::alibaba::{AccessKey, Error, SignatureMethod};
 use crate::api::kms_secret::StoreStatus;
 use crate::metrics::StoreLabels;
+use crate::sync::share::Share;
 use crate::sync::{Failure, Reason};
 
 /// The readers of the stores, by the stores' uids.
@@ -31,6 +32,9 @@ struct Opened {
     of: StoreStatus,
     labels: StoreLabels,
     identity: Arc<Identity>,
+    /// What the store may have, of all replicas together.
+    per_second: f64,
+    batch: bool,
     /// Its credentials are read once, however many wait for it; a failure is not kept.
     link: Arc<OnceCell<Arc<Link>>>,
 }
@@ -50,16 +54,26 @@ impl Drop for Opened {
     }
 }
 
+impl Opened {
+    fn retune(&self, share: &Share) {
+        if let Some(link) = self.link.get() {
+            link.reader.retune(share.pace(self.per_second), self.batch);
+        }
+    }
+}
+
 impl Readers {
-    fn opening(&self, store: &Resolved) -> Arc<OnceCell<Arc<Link>>> {
+    fn opening(&self, store: &Resolved, share: &Share) -> Arc<OnceCell<Arc<Link>>> {
         let mut readers = self.lock();
         match readers.get_mut(&store.status.uid) {
             Some(opened) if opened.of.is_same_identity(&store.status) => {
                 if opened.of != store.status {
                     opened.of = store.status.clone();
+                    (opened.per_second, opened.batch) = (store.per_second, store.batch);
                     if let Some(link) = opened.link.get() {
-                        link.retune(store);
+                        *link.calls.lock_method() = store.method;
                     }
+                    opened.retune(share);
                 }
                 Arc::clone(&opened.link)
             }
@@ -68,6 +82,8 @@ impl Readers {
                     of: store.status.clone(),
                     labels: store.labels.clone(),
                     identity: Arc::clone(&store.identity),
+                    per_second: store.per_second,
+                    batch: store.batch,
                     link: Arc::default(),
                 };
                 let link = Arc::clone(&opened.link);
@@ -75,6 +91,11 @@ impl Readers {
                 link
             }
         }
+    }
+
+    /// Keeps the pace that is this replica's part of each store's.
+    pub(super) fn retune(&self, share: &Share) {
+        self.lock().values().for_each(|opened| opened.retune(share));
     }
 
     /// What the readers do at the moment, for metrics.
@@ -106,7 +127,7 @@ impl Readers {
 
 /// What a store calls KMS by; makes it, and reads the store's credentials, at the first call after either changed.
 pub(super) async fn link(store: &Resolved, context: &Context) -> Result<Arc<Link>, Failure> {
-    let opening = context.readers.opening(store);
+    let opening = context.readers.opening(store, &context.shares.now());
     let link = opening.get_or_try_init(|| async {
         let hops = endpoint(store, &store.sts, context)?;
         let sts = StsEndpoints {
@@ -121,7 +142,7 @@ pub(super) async fn link(store: &Resolved, context: &Context) -> Result<Arc<Link
             method: Mutex::new(store.method),
         });
         Ok(Arc::new(Link {
-            reader: open(store, &calls),
+            reader: open(store, &calls, &context.shares.now()),
             calls,
         }))
     });
@@ -154,10 +175,10 @@ struct Calls {
     method: Mutex<SignatureMethod>,
 }
 
-fn open(store: &Resolved, calls: &Arc<Calls>) -> Arc<Reader> {
+fn open(store: &Resolved, calls: &Arc<Calls>, share: &Share) -> Arc<Reader> {
     let (one, many) = (Arc::clone(calls), Arc::clone(calls));
     Reader::new(reader::Setup {
-        per_second: store.per_second,
+        per_second: share.pace(store.per_second),
         batch: store.batch,
         is_instance: store.origin.is_instance(),
         read_one: Box::new(move |request| {
@@ -172,12 +193,6 @@ fn open(store: &Resolved, calls: &Arc<Calls>) -> Arc<Reader> {
 }
 
 impl Link {
-    /// Takes over what an edit of the store may change without changing whose identity it takes.
-    fn retune(&self, store: &Resolved) {
-        self.reader.retune(store.per_second, store.batch);
-        *self.calls.lock_method() = store.method;
-    }
-
     /// The ARN of whoever the store's credentials belong to: they are exchanged for it, if they have to be.
     pub(super) async fn identify(&self) -> Result<String, Error> {
         let (sts, endpoint) = &self.calls.sts;

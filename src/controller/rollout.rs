@@ -49,7 +49,8 @@ impl Round<'_> {
         if is_idle || !is_pending {
             return None;
         }
-        let times = (self.context.started, (self.context.clock)());
+        let began = self.memory.began.unwrap_or(self.now);
+        let times = (began, (self.context.clock)());
         let last = self.memory.looked.as_deref();
         Some(Look::due(last, status, self.object, self.hash, times))
     }

@@ -52,6 +52,8 @@ pub(super) struct Written {
     statuses: Mutex<HashMap<String, (String, KmsStoreStatus)>>,
     /// Stores of which was told that their KMS has another time.
     clocks: Mutex<HashSet<String>>,
+    /// Stores whose status tells something else than KMS told this replica: whether they work.
+    doubts: Mutex<HashMap<String, bool>>,
 }
 
 impl Written {
@@ -84,11 +86,23 @@ impl Written {
         false
     }
 
+    fn doubt(&self, uid: String, works: bool) {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.insert(uid, works);
+    }
+
+    fn take_doubt(&self, uid: &str) -> Option<bool> {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.remove(uid)
+    }
+
     /// Forgets stores that are gone.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| is_there(uid));
         let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         clocks.retain(|uid| is_there(uid));
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.retain(|uid, _| is_there(uid));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (String, KmsStoreStatus)>> {
@@ -102,6 +116,8 @@ pub(super) trait HasStatus:
 {
     const RESOURCE: &'static str;
     fn status(&self) -> Option<&KmsStoreStatus>;
+    /// Whether any `KmsSecret` names it.
+    fn is_used(&self, context: &Context) -> bool;
 }
 
 impl HasStatus for KmsStore {
@@ -109,12 +125,18 @@ impl HasStatus for KmsStore {
     fn status(&self) -> Option<&KmsStoreStatus> {
         self.status.as_ref()
     }
+    fn is_used(&self, context: &Context) -> bool {
+        !context.caches.users_of_store(self).is_empty()
+    }
 }
 
 impl HasStatus for ClusterKmsStore {
     const RESOURCE: &'static str = "clusterkmsstores/status";
     fn status(&self) -> Option<&KmsStoreStatus> {
         self.status.as_ref()
+    }
+    fn is_used(&self, context: &Context) -> bool {
+        !context.caches.users_of_cluster_store(self).is_empty()
     }
 }
 
@@ -125,12 +147,27 @@ where
     for<'a> Store<'a>: From<&'a K>,
 {
     context.caches.filled().await;
+    let uid = store.uid().unwrap_or_default();
+    // One replica looks after the status of each store, and besides it any that KMS told otherwise.
+    let works = context.written.take_doubt(&uid);
+    let may_write = works.is_some() && !context.shares.now().is_none();
+    if !may_write && !context.shares.has(&uid) {
+        return Ok(Action::await_change());
+    }
     let namespace = store.namespace().unwrap_or_default();
     let Some(_place) = context.store_places.take(&namespace).await else {
         return Ok(Action::await_change());
     };
     let (told, version) = context.written.newest(&*store);
     let resolved = Store::from(&*store).resolve(&context).await;
+    let by_reads = |resolved: &Resolved| {
+        let (generation, store) = (store.meta().generation, &resolved.status);
+        store_status::is_told_by_reads(&told, generation, store)
+    };
+    if works != Some(true) && resolved.as_ref().is_ok_and(by_reads) && store.is_used(&context) {
+        // STS knows nothing of it: the next read that KMS answers ends it, in whatever replica.
+        return Ok(Action::await_change());
+    }
     let found = match &resolved {
         Ok(resolved) => look(resolved, &told, &context).await,
         Err(failure) => Err(failure.clone()),
@@ -180,8 +217,10 @@ async fn look(
         }),
         Err(error) => {
             let failure = Failure::of_sts(&error, &store.name);
-            // KMS may be reached where STS is not.
-            if failure.reason.is_transient() && link.reader.glance().answered > 0 {
+            // KMS may be reached where STS is not: here, or where the status was written.
+            let is_read =
+                link.reader.glance().answered > 0 || store_status::is_told(told, &store.status);
+            if failure.reason.is_transient() && is_read {
                 Ok(Verified { identity: None })
             } else {
                 Err(failure)
@@ -285,7 +324,8 @@ impl Context {
                 let namespace = object.namespace().unwrap_or_default();
                 let reference = ObjectRef::new(name).within(&namespace);
                 let found = self.caches.stores.get(&reference);
-                if found.is_some_and(|store| tells(store.status()) != works) {
+                if let Some(store) = found.filter(|store| tells(store.status()) != works) {
+                    self.written.doubt(store.uid().unwrap_or_default(), works);
                     self.stores.look_at(reference);
                 }
             }
@@ -293,7 +333,8 @@ impl Context {
                 let reference = ObjectRef::new(name);
                 let cluster = self.caches.cluster.as_ref();
                 let found = cluster.and_then(|cluster| cluster.stores.get(&reference));
-                if found.is_some_and(|store| tells(store.status()) != works) {
+                if let Some(store) = found.filter(|store| tells(store.status()) != works) {
+                    self.written.doubt(store.uid().unwrap_or_default(), works);
                     self.cluster_stores.look_at(reference);
                 }
             }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::caches::{NamespaceMeta, SecretMeta, Writers};
-use super::hints;
+use super::{hints, shares};
 use crate::api::{
     CA_BUNDLE_LABEL, CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL,
     OWNER_ANNOTATION,
@@ -115,6 +115,7 @@ pub(super) fn open(
         // Nobody listens any more: we are stopping.
         let _ = queue.unbounded_send(Ok(object.into()));
     };
+    watches.push(shares::follow(Arc::clone(context), wake.clone()).boxed());
     watches.push(hints::follow(Arc::clone(context), told, wake).boxed());
     (watches, requests)
 }

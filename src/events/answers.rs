@@ -18,7 +18,7 @@ use super::duplicates::Duplicates;
 use super::keys::Keys;
 use crate::alibaba::notice;
 use crate::controller::Hints;
-use crate::metrics::{Metrics, NoticeOutcome};
+use crate::metrics::{HintResult, Metrics, NoticeOutcome};
 use crate::sync::bucket::Bucket;
 
 /// Where notices are posted.
@@ -36,7 +36,7 @@ pub(super) struct Answers {
     pub(super) keys: Arc<Keys>,
     pub(super) hints: Hints,
     pub(super) metrics: Arc<Metrics>,
-    /// The caches are filled: before that, a notice would find nobody.
+    /// The caches are filled and this replica takes part in the work: before that, a notice would find nobody.
     pub(super) ready: Arc<AtomicBool>,
     pub(super) clock: fn() -> Timestamp,
     pub(super) pace: Mutex<Pace>,
@@ -99,7 +99,8 @@ async fn receive(
         (NoticeOutcome::Ignored, read.ignored),
     ];
     if !accepted.is_empty() {
-        answers.hints.tell(accepted);
+        let lost = answers.hints.tell(accepted);
+        answers.metrics.count_hints(HintResult::Lost, lost as u64);
     }
     let told: serde_json::Map<_, _> = counts
         .into_iter()

@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod backoff;
 pub mod bucket;
+pub mod bulletin;
 mod conditions;
 mod failure;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod refusal;
 pub mod rollout;
 pub mod schedule;
 pub mod shape;
+pub mod share;
 pub mod sources;
 pub mod spec;
 pub mod status;

@@ -39,7 +39,7 @@ pub struct Seen<'a> {
     pub hinted: bool,
     /// What forced syncs and hints may still cost.
     pub wishes: Wishes,
-    /// When this process began.
+    /// When this process took the object over.
     pub started: Timestamp,
     /// The clock of KMS minus ours.
     pub offset: SignedDuration,
@@ -187,7 +187,7 @@ pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
     Some(schedule)
 }
 
-/// When this process began; `None` where the clock was ahead then.
+/// When this process took the object over; `None` where the clock was ahead then.
 fn start(seen: &Seen<'_>) -> Option<Timestamp> {
     (seen.started <= seen.now).then_some(seen.started)
 }

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::Failure;
 use super::conditions::{Context, READY, find, set};
+use super::{Failure, Reason};
 use crate::api::kms_secret::StoreStatus;
 use crate::api::kms_store::KmsStoreStatus;
 
@@ -20,8 +20,26 @@ pub struct Verified {
 /// Whether the status tells of these credentials that they work: after a restart, nothing is exchanged to tell it again.
 #[must_use]
 pub fn is_told(status: &KmsStoreStatus, store: &StoreStatus) -> bool {
-    is_ready(status)
-        && status.digest == store.identity
+    is_ready(status) && is_about(status, store)
+}
+
+/// Whether the status tells, at this generation, that these credentials do not work for a reason that STS knows nothing
+/// of. It was some replica's read that found it, and only a read can end it.
+#[must_use]
+pub fn is_told_by_reads(
+    status: &KmsStoreStatus,
+    generation: Option<i64>,
+    store: &StoreStatus,
+) -> bool {
+    let reasons = [Reason::AccountUnavailable, Reason::InstanceUnavailable];
+    let is_one = |reason: &str| reasons.iter().any(|one| one.as_str() == reason);
+    ready(status).is_some_and(|(value, reason)| value == "False" && is_one(reason))
+        && status.observed_generation == generation
+        && is_about(status, store)
+}
+
+fn is_about(status: &KmsStoreStatus, store: &StoreStatus) -> bool {
+    status.digest == store.identity
         && status.credential_resource_version == store.credential_resource_version
 }
 
@@ -126,6 +144,17 @@ mod tests {
         assert!(is_told(&status, &store("7", "d")));
         assert!(!is_told(&status, &store("8", "d")));
         assert!(!is_told(&status, &store("7", "e")));
+        let in_debt = after(
+            &status,
+            Some(1),
+            Some(&store("7", "d")),
+            &Err(Failure::new(Reason::AccountUnavailable, "", "")),
+            NOW,
+        );
+        assert!(is_told_by_reads(&in_debt, Some(1), &store("7", "d")));
+        for (generation, store) in [(2, store("7", "d")), (1, store("8", "d"))] {
+            assert!(!is_told_by_reads(&in_debt, Some(generation), &store));
+        }
         let broken = after(
             &status,
             Some(1),
@@ -135,6 +164,7 @@ mod tests {
         );
         assert_eq!(ready(&broken), Some(("False", "CredentialsInvalid")));
         assert!(!is_told(&broken, &store("7", "d")));
+        assert!(!is_told_by_reads(&broken, Some(1), &store("7", "d")));
         assert_eq!(broken.identity, None, "nobody's, as far as we know");
     }
 }

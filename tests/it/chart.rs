@@ -129,8 +129,7 @@ const IN_THE_CLUSTER: [&str; 4] = [
     "/namespaces list watch",
     "apiextensions.k8s.io/customresourcedefinitions list watch",
 ];
-const FOR_REPLICAS: [&str; 1] =
-    ["coordination.k8s.io/leases create get list watch update patch delete"];
+const FOR_REPLICAS: [&str; 1] = ["coordination.k8s.io/leases get list watch create update delete"];
 
 /// Of a kind, those that are the operator's.
 fn roles_of_operator<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -157,6 +156,7 @@ fn the_operator_has_exactly_the_rights_that_it_uses() {
 
     let example = documents(&read("examples/rbac.yaml"));
     assert_eq!(rights(of_kind(&example, "ClusterRole")), these(&whole));
+    assert_eq!(rights(of_kind(&example, "Role")), these(&FOR_REPLICAS));
 
     let more = ["tokenRequests.enabled=false", "rolloutRestart.enabled=true"];
     let objects = render(&profile("default"), &more).unwrap();

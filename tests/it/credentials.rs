@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kms_emulator::jiff::SignedDuration;
 use kms_emulator::{Fault, MetadataMode, Role, StsKey};
 use kms_secret_operator::alibaba::environment::{self, Environment};
@@ -231,29 +230,14 @@ async fn a_token_that_expired_on_its_way_is_replaced_once() {
 #[tokio::test]
 async fn the_rights_of_the_example_suffice_and_never_reach_the_account_of_the_operator() {
     let world = federated().await;
-    let yaml = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml"))
-        .unwrap();
-    let is_role = |document: &&str| document.contains("kind: ClusterRole\n");
-    let role = yaml.split("\n---\n").find(is_role).unwrap();
-    let mut role: ClusterRole = serde_saphyr::from_str(role).unwrap();
-    role.metadata.name = Some(world.namespace.clone());
-    let params = PatchParams::apply("user").force();
-    Api::<ClusterRole>::all(world.client.clone())
-        .patch(&world.namespace, &params, &Patch::Apply(&role))
-        .await
-        .unwrap();
-    let binding = json!({
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": world.namespace},
-        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": world.namespace}],
-    });
-    world.apply::<RoleBinding>("operator", binding).await;
+    let client = world.with_rights_of_the_example().await;
     account(&world, "operator", json!({"alikms.dev/role-arn": ROLE})).await;
     let subject = subject(&world).replace("orders", "operator");
     world.kms.add_oidc_role(ROLE, PROVIDER, &subject);
     store(&world, "own", rrsa("operator"), json!({})).await;
 
-    let client = world.cluster.client_as(&world.namespace, "operator").await;
-    let flags = ["--namespace", &world.namespace];
+    let own = &world.namespace;
+    let flags = ["--namespace", own, "--lease-namespace", own];
     let _operator = world.operator_by(client, &flags, |_| ()).await;
     read(&world, "text", "rrsa").await;
     world.until_synced("text").await;

@@ -21,7 +21,7 @@ const TOKEN: &str = "a-token-of-the-test-that-is-long-enough";
 const REGION: &str = "cn-hangzhou";
 
 /// Files of one test, gone with it.
-struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
     fn of(world: &World) -> Self {
@@ -44,7 +44,7 @@ impl Drop for Files {
 }
 
 /// An operator that is told by whoever has the token.
-async fn told_operator(world: &World, flags: &[&str]) -> (Operator, Files) {
+pub(crate) async fn told_operator(world: &World, flags: &[&str]) -> (Operator, Files) {
     let files = Files::of(world);
     let token = files.write("token", TOKEN);
     let listen = [
@@ -79,7 +79,7 @@ async fn post_by(client: &Client, operator: &Operator, body: String) -> (StatusC
 }
 
 /// Tells of events and answers how many were accepted.
-async fn tell(operator: &Operator, events: &Value) -> u64 {
+pub(crate) async fn tell(operator: &Operator, events: &Value) -> u64 {
     let (status, text) = post(operator, events.to_string()).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{text}");
     let answer: Value = serde_json::from_str(&text).unwrap();
@@ -87,7 +87,7 @@ async fn tell(operator: &Operator, events: &Value) -> u64 {
 }
 
 /// A system event of `CloudMonitor`.
-fn rotated(id: &str, arn: &str) -> Value {
+pub(crate) fn rotated(id: &str, arn: &str) -> Value {
     let name = arn.split_once(":secret/").map_or(arn, |(_, name)| name);
     json!({
         "product": "KMS", "level": "INFO", "name": "Secret:RotateSecret:Success", "status": "Normal", "ver": "1.0",

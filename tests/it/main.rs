@@ -22,6 +22,7 @@ mod failure;
 mod floors;
 mod helm;
 mod hostile;
+mod members;
 mod ownership;
 mod private_ca;
 mod reasons;

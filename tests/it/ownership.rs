@@ -313,7 +313,7 @@ async fn two_operators_at_once_tell_the_same_and_come_to_rest() {
     world
         .kms
         .put_managed("app/db", kms_emulator::Managed::rds(interval));
-    let (_first, _second) = (world.operator().await, world.operator().await);
+    let (_first, _second) = (world.operator().await, world.rival().await);
     let names = ["a", "b", "c"];
     for name in names {
         world.kms_secret(name, "app/db", json!({})).await;
@@ -346,7 +346,7 @@ async fn two_operators_at_once_tell_the_same_and_come_to_rest() {
 }
 
 /// Every value that a Secret has from now on, until `last` is seen.
-async fn values_until(world: &World, name: &str, last: &str) -> Vec<String> {
+pub(crate) async fn values_until(world: &World, name: &str, last: &str) -> Vec<String> {
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let events = world.api::<Secret>().watch(&params, "0").await.unwrap();
     let mut events = std::pin::pin!(events);
@@ -384,7 +384,7 @@ async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
     })
     .await;
     world.kms.put_generic("app/text", "two");
-    let quick = world.operator().await;
+    let quick = world.rival().await;
     world.until_text("text", "value", "two").await;
     quick.stop().await;
     eventually("the slow worker has had its answer", async || {

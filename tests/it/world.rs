@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role, RoleBinding};
 use kms_emulator::{Emulator, Options};
 use kms_secret_operator::Listeners;
 use kms_secret_operator::api::{KmsSecret, KmsStore};
@@ -283,9 +284,41 @@ impl World {
         .await;
     }
 
+    /// A client that acts as the ServiceAccount `operator`, with the rights of examples/rbac.yaml in this namespace.
+    pub(crate) async fn with_rights_of_the_example(&self) -> Client {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml");
+        let yaml = std::fs::read_to_string(file).unwrap();
+        let rules = |kind: &str| -> Value {
+            let is_it = |document: &&str| document.contains(&format!("\nkind: {kind}\n"));
+            let role = yaml.split("\n---\n").find(is_it).unwrap();
+            serde_saphyr::from_str::<Value>(role).unwrap()["rules"].clone()
+        };
+        let role = json!({"rules": rules("ClusterRole")});
+        self.apply_cluster::<ClusterRole>(role).await;
+        self.apply::<Role>("leases", json!({"rules": rules("Role")}))
+            .await;
+        for (name, kind, role) in [
+            ("operator", "ClusterRole", self.namespace.as_str()),
+            ("leases", "Role", "leases"),
+        ] {
+            let binding = json!({
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+                "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": self.namespace}],
+            });
+            self.apply::<RoleBinding>(name, binding).await;
+        }
+        self.cluster.client_as(&self.namespace, "operator").await
+    }
+
     /// Starts an operator for this world's namespace.
     pub(crate) async fn operator(&self) -> Operator {
         self.operator_with(&[]).await
+    }
+
+    /// Starts an operator that knows nothing of the others: it does all the work, whoever does it besides.
+    pub(crate) async fn rival(&self) -> Operator {
+        let elsewhere = ["--lease-namespace", self.namespace.as_str()];
+        self.operator_with(&elsewhere).await
     }
 
     /// Starts an operator with more flags.
@@ -395,10 +428,20 @@ impl Operator {
             .sum()
     }
 
-    /// How many writes it has asked the API server for.
+    /// How many writes it has asked the API server for, besides those of its Lease.
     pub(crate) async fn writes(&self) -> u64 {
         let name = "kms_secret_operator_apiserver_requests_total";
-        self.counter(name, &[]).await - self.counter(name, &["verb=\"get\""]).await
+        let lease = self.counter(name, &["resource=\"leases\""]).await;
+        self.counter(name, &[]).await - self.counter(name, &["verb=\"get\""]).await - lease
+    }
+
+    /// Waits until it shares the work with so many, itself among them; 0: until it has none.
+    pub(crate) async fn until_members(&self, count: u64) {
+        eventually(&format!("there are {count} members"), async || {
+            let is = self.counter("kms_secret_operator_members", &[]).await;
+            (is == count).then_some(())
+        })
+        .await;
     }
 }
 
