@@ -11,7 +11,7 @@ use super::turns::Turns;
 /// Wishes that come together are sent together: when none has come for so long...
 pub(super) const QUIET: Duration = Duration::from_millis(2);
 /// ...or when the oldest has waited for so long.
-const BURST_MAX: Duration = Duration::from_millis(100);
+const BURST_MAX: Duration = Duration::from_millis(250);
 /// While calls are under way, a batch that is not full waits for so long: more wishes cost it nothing.
 const FILL_MAX: Duration = Duration::from_millis(25);
 /// So many reads that must go alone are remembered.
