@@ -294,6 +294,14 @@ pub enum Decode {
 /// The Secret to keep.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.creationPolicy) || self.creationPolicy != 'Merge' || !(has(self.type) || has(self.labels) || has(self.annotations))")
+        .message("with creationPolicy Merge the Secret is somebody else's: type, labels and annotations are not ours to set"),
+    validation = Rule::new("!has(self.creationPolicy) || self.creationPolicy != 'Merge' || !has(self.adopt) || self.adopt == 'Never'")
+        .message("creationPolicy Merge takes nothing over: leave adopt out; the Secret's annotation alikms.dev/allow is needed all the same"),
+    validation = Rule::new("!has(self.creationPolicy) || self.creationPolicy != 'Merge' || !has(self.deletionPolicy) || self.deletionPolicy == 'Retain'")
+        .message("deletionPolicy Delete does not go with creationPolicy Merge: the Secret is somebody else's")
+)]
 pub struct Target {
     /// Name of the Secret; the `KmsSecret`'s own name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,7 +345,7 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-/// What becomes of the Secret when the `KmsSecret` goes: `Owner` (default: Kubernetes collects it) or `Orphan` (it stays, and nobody renews it).
+/// Whose the Secret is, and so what becomes of it when the `KmsSecret` goes: `Owner` (default: Kubernetes collects it), `Orphan` (it stays, and nobody renews it) or `Merge` (somebody else keeps the Secret and lets the `KmsSecret` put keys into it by the annotation `alikms.dev/allow: <KmsSecret name>`; the keys stay).
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CreationPolicy {
     /// The Secret has the `KmsSecret` as its owner: Kubernetes collects it.
@@ -345,6 +353,8 @@ pub enum CreationPolicy {
     Owner,
     /// The Secret has no owner: it stays.
     Orphan,
+    /// The Secret is somebody else's, and holds our keys among others.
+    Merge,
 }
 
 /// Whether a Secret that is there already may be taken over: `Never` (default) or `IfUnowned` (if no controller owns it and it consents by its annotation `alikms.dev/allow: <KmsSecret name>`; its other keys are then removed).
@@ -536,6 +546,10 @@ pub struct TargetStatus {
     pub uid: String,
     /// resourceVersion that our last write answered; another one means that somebody edited it.
     pub resource_version: String,
+    /// With `creationPolicy: Merge`: the keys that are ours, by their names. The others are not looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub keys: Vec<String>,
 }
 
 /// A failure, for machines and people.

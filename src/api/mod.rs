@@ -25,12 +25,15 @@ pub const SYNC_ANNOTATION: &str = "alikms.dev/sync";
 pub const MANAGED_LABEL: &str = "alikms.dev/managed";
 /// Annotation on a Secret that we wrote: the name of its `KmsSecret`.
 pub const OWNER_ANNOTATION: &str = "alikms.dev/kmssecret";
-/// Annotation by which a Secret consents to being taken over: the name of the `KmsSecret` that may.
+/// Annotation by which a Secret consents to being taken over, or to holding keys: the name of the `KmsSecret` that may. Those
+/// that only want to put keys into it can be several, with commas between them.
 pub const ALLOW_ANNOTATION: &str = "alikms.dev/allow";
 /// Annotation by which a workload consents to being restarted: the names of the `KmsSecrets` that may, separated by commas.
 pub const RESTART_ANNOTATION: &str = "alikms.dev/restart";
 /// The one annotation that we write on the pod template of a workload: a new value restarts it.
 pub const RESTARTED_ANNOTATION: &str = "alikms.dev/restarted";
+/// Prefix of an annotation on a Secret that a `KmsSecret` merged keys into, before that object's uid: the value is its name.
+pub const MERGED_ANNOTATION_PREFIX: &str = "alikms.dev/merged.";
 /// Label with the value `"true"` by which a credential Secret consents to being used by a store.
 pub const CREDENTIALS_LABEL: &str = "alikms.dev/credentials";
 /// Label with the value `"true"` on a `ConfigMap` with certificates for stores; the `ConfigMap` watch selects it.

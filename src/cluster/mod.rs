@@ -4,8 +4,10 @@
 //! credentials and the token of a `ServiceAccount`, is read as text, since kube logs a body that it cannot decode.
 
 mod account;
+mod merge;
 mod refusal;
 mod secret;
+mod shared;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -23,14 +25,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::api::kms_secret::TargetStatus;
+use crate::api::kms_secret::{CreationPolicy, TargetStatus};
 use crate::api::{CREDENTIALS_LABEL, KmsSecret};
 use crate::sync::{Failure, Reason};
 use refusal::{CallError, status_error, unavailable, write_error};
 use secret::{ApplySecret, foreign_keys, release, take_over};
 
 pub use refusal::WriteError;
-pub use secret::{Desired, Fence, classify};
+pub use secret::{Desired, Fence, Leaving, classify, leaving};
+pub use shared::{is_merger, mergers};
 pub use workload::{RestartError, SeenWorkload};
 
 /// Field manager of everything that we apply.
@@ -176,6 +179,9 @@ impl Cluster {
         fence: &Fence,
     ) -> Result<TargetStatus, WriteError> {
         let _permit = self.writes.acquire().await;
+        if desired.owner.creation_policy() == CreationPolicy::Merge {
+            return self.merge(desired, fence).await;
+        }
         let namespace = desired.owner.namespace().unwrap_or_default();
         let name = desired.owner.target_name();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
@@ -197,7 +203,11 @@ impl Cluster {
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(ApplySecret::new(desired, &fence));
         let applied = within_deadline(api.patch_metadata(name, &params, &patch)).await;
-        let applied = applied.map_err(|err| write_error(&err, name))?;
+        let mut applied = applied.map_err(|err| write_error(&err, name))?;
+        // What it was given while it was somebody else's is held no more as such.
+        applied.metadata = self
+            .withdraw(name, &applied.metadata, desired.owner)
+            .await?;
         let foreign = foreign_keys(&applied.metadata, desired.data);
         if foreign.is_empty() {
             return Ok(target_status(name, &applied));
@@ -376,6 +386,7 @@ fn target_status(name: &str, secret: &PartialObjectMeta<Secret>) -> TargetStatus
         name: name.to_owned(),
         uid: secret.metadata.uid.clone().unwrap_or_default(),
         resource_version: secret.metadata.resource_version.clone().unwrap_or_default(),
+        keys: Vec::new(),
     }
 }
 

@@ -55,6 +55,15 @@ pub(super) fn status_error(err: &CallError, kind: &str, name: &str) -> WriteErro
     }
 }
 
+/// An apply that was refused for what other field managers own; any other conflict is about the version.
+pub(super) fn is_of_managers(err: &CallError) -> bool {
+    let CallError::Api(status) = err else {
+        return false;
+    };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.is_conflict() && causes.any(|cause| cause.reason == "FieldManagerConflict")
+}
+
 /// What a refused write of a target means. Foreign messages decide between cases but are never shown: they can quote the object.
 pub(super) fn write_error(err: &CallError, name: &str) -> WriteError {
     let CallError::Api(status) = err else {

@@ -13,7 +13,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::MANAGER;
-use crate::api::kms_secret::{Adopt, CreationPolicy};
+use super::shared;
+use crate::api::kms_secret::{Adopt, CreationPolicy, TargetStatus};
 use crate::api::{ALLOW_ANNOTATION, KmsSecret, MANAGED_LABEL, OWNER_ANNOTATION};
 use crate::sync::plan::Target;
 use crate::sync::shape::Data;
@@ -49,6 +50,11 @@ impl From<&Target> for Fence {
             Target::Adoptable {
                 uid,
                 resource_version,
+            }
+            | Target::Shared {
+                uid,
+                resource_version,
+                ..
             } => (uid, resource_version, false),
             Target::Absent | Target::Foreign { .. } => return Self::Absent,
         };
@@ -60,12 +66,25 @@ impl From<&Target> for Fence {
     }
 }
 
+impl Fence {
+    /// The Secret whose metadata this is.
+    pub(super) fn of(secret: &ObjectMeta) -> Self {
+        Self::Unchanged {
+            uid: secret.uid.clone().unwrap_or_default(),
+            resource_version: secret.resource_version.clone().unwrap_or_default(),
+            is_predecessors: false,
+        }
+    }
+}
+
 /// A target as it should be.
 pub struct Desired<'a> {
     /// The object that it belongs to.
     pub owner: &'a KmsSecret,
     /// Its data.
     pub data: &'a Data,
+    /// What our last write left.
+    pub known: Option<&'a TargetStatus>,
 }
 
 /// Who owns a Secret, from the point of view of one `KmsSecret`.
@@ -74,6 +93,9 @@ pub struct Desired<'a> {
 /// controller and our annotation. Anything else is foreign.
 #[must_use]
 pub fn classify(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
+    if owner.creation_policy() == CreationPolicy::Merge {
+        return shared::classify(secret, owner);
+    }
     let name = owner.name_any();
     let controller = secret
         .owner_references
@@ -144,8 +166,43 @@ fn classify_unowned(secret: &ObjectMeta, owner: &KmsSecret) -> Target {
 fn owner_references(owner: &KmsSecret) -> Vec<OwnerReference> {
     match owner.creation_policy() {
         CreationPolicy::Owner => owner.controller_owner_ref(&()).into_iter().collect(),
-        CreationPolicy::Orphan => Vec::new(),
+        CreationPolicy::Orphan | CreationPolicy::Merge => Vec::new(),
     }
+}
+
+/// What becomes of a Secret that is the target no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// It is deleted: we made it for this target alone.
+    Delete,
+    /// It stays, without our marks.
+    Release,
+    /// It stays, without our keys: it is somebody else's.
+    Withdraw,
+}
+
+/// What becomes of a Secret that was the target before the last rename; `None` if it is not ours.
+#[must_use]
+pub fn leaving(secret: &ObjectMeta, owner: &KmsSecret) -> Option<Leaving> {
+    let (uid, name) = (owner.uid().unwrap_or_default(), owner.name_any());
+    let owners = secret.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+    let controller = controllers.next().map(|controller| &controller.uid);
+    if controller == Some(&uid) {
+        return Some(match owner.creation_policy() {
+            CreationPolicy::Orphan => Leaving::Release,
+            CreationPolicy::Owner | CreationPolicy::Merge => Leaving::Delete,
+        });
+    }
+    if shared::mergers(secret).any(|(merger, _)| merger == uid) {
+        return Some(Leaving::Withdraw);
+    }
+    let marked = secret
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(OWNER_ANNOTATION));
+    // It was to stay; or somebody took the owner away, to keep it.
+    (controller.is_none() && marked == Some(&name)).then_some(Leaving::Release)
 }
 
 /// The fenced merge patch by which a Secret is ours no more, and stays.
@@ -205,8 +262,8 @@ pub(super) struct ApplySecret<'a> {
     api_version: &'static str,
     kind: &'static str,
     metadata: Value,
-    #[serde(rename = "type")]
-    type_: &'a str,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    type_: Option<&'a str>,
     data: BTreeMap<&'a str, Base64<'a>>,
 }
 
@@ -228,22 +285,30 @@ impl fmt::Debug for ApplySecret<'_> {
 impl<'a> ApplySecret<'a> {
     pub(super) fn new(desired: &Desired<'a>, fence: &Fence) -> Self {
         let owner = desired.owner;
+        let is_shared = owner.creation_policy() == CreationPolicy::Merge;
         let target = owner.spec.target.as_ref();
         let mut labels = target.map_or_else(BTreeMap::new, |target| target.labels.clone());
         let mut annotations =
             target.map_or_else(BTreeMap::new, |target| target.annotations.clone());
         labels.insert(MANAGED_LABEL.into(), "true".into());
-        if owner.adopt() == Adopt::Never {
+        if owner.adopt() == Adopt::Never && !is_shared {
             // Only what we made ourselves says so.
             labels.insert(MANAGED_BY_LABEL.into(), MANAGER.into());
         }
-        annotations.insert(OWNER_ANNOTATION.into(), owner.name_any());
+        let mark = if is_shared {
+            shared::marker(owner)
+        } else {
+            OWNER_ANNOTATION.to_owned()
+        };
+        annotations.insert(mark, owner.name_any());
         let mut metadata = json!({
             "name": owner.target_name(),
             "labels": labels,
             "annotations": annotations,
-            "ownerReferences": owner_references(owner),
         });
+        if !is_shared {
+            metadata["ownerReferences"] = json!(owner_references(owner));
+        }
         match fence {
             // No object has this version: the apply creates, or conflicts with what is there.
             Fence::Absent => metadata["resourceVersion"] = "1".into(),
@@ -260,7 +325,7 @@ impl<'a> ApplySecret<'a> {
             api_version: "v1",
             kind: "Secret",
             metadata,
-            type_: owner.target_type(),
+            type_: (!is_shared).then(|| owner.target_type()),
             data: desired
                 .data
                 .iter()
@@ -370,6 +435,87 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_of_an_old_target_is_told_by_its_marks() {
+        let with = |policy: &str| {
+            let mut owner = owner();
+            owner.spec.target = serde_json::from_value(json!({"creationPolicy": policy})).unwrap();
+            owner
+        };
+        let controlled = controlled_by("KmsSecret", "alikms.dev/v1alpha1", "db", "u1");
+        let predecessors = controlled_by("KmsSecret", "alikms.dev/v1alpha1", "db", "u0");
+        let mut merged = controlled_by("Certificate", "cert-manager.io/v1", "db", "c");
+        merged.annotations = Some([("alikms.dev/merged.u1".to_owned(), "db".to_owned())].into());
+        let mut others = merged.clone();
+        others.annotations = Some([("alikms.dev/merged.u2".to_owned(), "db".to_owned())].into());
+        let mut taken = merged.clone();
+        taken.annotations = annotated("db").annotations;
+        for (secret, owned, orphan, merge) in [
+            (
+                &controlled,
+                Some(Leaving::Delete),
+                Some(Leaving::Release),
+                Some(Leaving::Delete),
+            ),
+            (
+                &annotated("db"),
+                Some(Leaving::Release),
+                Some(Leaving::Release),
+                Some(Leaving::Release),
+            ),
+            (
+                &merged,
+                Some(Leaving::Withdraw),
+                Some(Leaving::Withdraw),
+                Some(Leaving::Withdraw),
+            ),
+            (&predecessors, None, None, None),
+            (&others, None, None, None),
+            (&taken, None, None, None),
+            (&annotated("other"), None, None, None),
+            (&ObjectMeta::default(), None, None, None),
+        ] {
+            for (policy, expected) in [("Owner", owned), ("Orphan", orphan), ("Merge", merge)] {
+                assert_eq!(
+                    leaving(secret, &with(policy)),
+                    expected,
+                    "{policy} {secret:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_merged_is_keys_and_marks_and_nothing_else() {
+        let data: Data = [("password".to_owned(), b"x".to_vec().into())].into();
+        let mut owner = owner();
+        owner.spec.target = serde_json::from_value(json!({"creationPolicy": "Merge"})).unwrap();
+        let desired = Desired {
+            owner: &owner,
+            data: &data,
+            known: None,
+        };
+        let seen = ObjectMeta {
+            uid: Some("t".into()),
+            resource_version: Some("5".into()),
+            ..ObjectMeta::default()
+        };
+        let body = serde_json::to_value(ApplySecret::new(&desired, &Fence::of(&seen))).unwrap();
+        let expected = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": "db",
+                "uid": "t",
+                "resourceVersion": "5",
+                "labels": {"alikms.dev/managed": "true"},
+                "annotations": {"alikms.dev/merged.u1": "db"},
+            },
+            "data": {"password": "eA=="},
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
     fn keys_of_others_are_found_by_field_ownership() {
         let entry = |fields: Value| ManagedFieldsEntry {
             fields_v1: Some(FieldsV1(fields)),
@@ -395,6 +541,7 @@ mod tests {
         let desired = Desired {
             owner: &owner,
             data: &data,
+            known: None,
         };
         let body = ApplySecret::new(&desired, &Fence::Absent);
         assert_eq!(format!("{body:?}"), "ApplySecret");

@@ -8,7 +8,7 @@ use super::Context;
 use super::memory::{Memory, is_older};
 use super::store::{self, Resolved};
 use crate::api::KmsSecret;
-use crate::api::kms_secret::TargetStatus;
+use crate::api::kms_secret::{CreationPolicy, TargetStatus};
 use crate::cluster::classify;
 use crate::sync::hash::fnv1a;
 use crate::sync::plan::{Seen, Target};
@@ -113,13 +113,16 @@ async fn find_target(
                     )
             });
             return Ok(lags
-                .map_or_else(|| classify(&cached.metadata, object), as_written)
+                .map_or_else(
+                    || classify(&cached.metadata, object),
+                    |written| as_written(object, written),
+                )
                 .into());
         }
         if let Some((written, until)) = memory.unseen(name, now) {
             return Ok(Sight {
                 again: Some(until),
-                ..as_written(written).into()
+                ..as_written(object, written).into()
             });
         }
     }
@@ -127,6 +130,7 @@ async fn find_target(
     let worth_asking = memory.look
         || memory.refused_since.is_some()
         || expected.is_some()
+        || object.creation_policy() == CreationPolicy::Merge
         || ready.is_some_and(|(_, reason)| reason == Reason::TargetOwnedByOther.as_str());
     if !worth_asking {
         return Ok(Target::Absent.into());
@@ -139,7 +143,15 @@ async fn find_target(
     })
 }
 
-fn as_written(written: &TargetStatus) -> Target {
+fn as_written(object: &KmsSecret, written: &TargetStatus) -> Target {
+    if object.creation_policy() == CreationPolicy::Merge {
+        return Target::Shared {
+            uid: written.uid.clone(),
+            resource_version: written.resource_version.clone(),
+            keys: written.keys.clone(),
+            is_marked: true,
+        };
+    }
     Target::Ours {
         uid: written.uid.clone(),
         resource_version: written.resource_version.clone(),

@@ -134,6 +134,7 @@ impl Round<'_> {
         let desired = Desired {
             owner: self.object,
             data: &data,
+            known: self.memory.status.target.as_ref(),
         };
         let target = match self
             .context
@@ -178,9 +179,12 @@ impl Round<'_> {
                 Why::Drift,
                 Target::Ours {
                     resource_version, ..
+                }
+                | Target::Shared {
+                    resource_version, ..
                 },
             ) => *resource_version != target.resource_version,
-            (Why::Missing, Target::Absent) => self
+            (Why::Missing, Target::Absent | Target::Shared { .. }) => self
                 .memory
                 .status
                 .target

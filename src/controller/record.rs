@@ -183,7 +183,10 @@ impl Round<'_> {
         self.memory.tried = true;
         let since = *self.memory.refused_since.get_or_insert(context.now);
         self.tell_failure(failure, context);
-        if failure.reason == Reason::TargetOwnedByOther {
+        if matches!(
+            failure.reason,
+            Reason::TargetOwnedByOther | Reason::TargetNotFound
+        ) {
             let memories = &self.context.memories;
             memories.wait_for(self.object, self.object.target_name());
             return Next::At(context.now + FOREIGN_LOOK);

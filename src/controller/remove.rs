@@ -5,15 +5,16 @@ use kube::{Resource as _, ResourceExt as _};
 
 use super::caches::SecretMeta;
 use super::gather::Round;
-use crate::api::OWNER_ANNOTATION;
-use crate::api::kms_secret::{CreationPolicy, TargetStatus};
+use crate::api::kms_secret::TargetStatus;
+use crate::cluster::{Leaving, leaving};
 use crate::sync::Failure;
 use crate::sync::absence::Absence;
 use crate::sync::plan::{Target, Why};
 
 impl Round<'_> {
     /// After a rename, and once the new target is written: removes the old ones, or a credential would stay that nobody
-    /// renews; or lets go of them, if the policy is to keep Secrets. Only what is still ours, and as it was seen. What
+    /// renews; or lets go of them, if the policy is to keep Secrets, and takes our keys out of those
+    /// of others. Only what is still ours, and as it was seen. What
     /// cannot be removed is told and tried again at the next sync; it takes nothing from the success.
     pub(super) async fn remove_old_targets(&mut self, why: Why, new: &TargetStatus) {
         let is_renamed = self
@@ -28,38 +29,39 @@ impl Round<'_> {
         {
             return;
         }
-        let (namespace, name) = (
-            self.object.namespace().unwrap_or_default(),
-            self.object.name_any(),
-        );
-        let uid = self.object.uid();
-        let is_kept = self.object.creation_policy() == CreationPolicy::Orphan;
+        let namespace = self.object.namespace().unwrap_or_default();
+        let leaves = |secret: &SecretMeta| leaving(&secret.metadata, self.object);
         let is_old = |secret: &SecretMeta| {
-            let owners = secret.owner_references();
-            let controller = owners.iter().find(|owner| owner.controller == Some(true));
-            let is_marked = secret.annotations().get(OWNER_ANNOTATION) == Some(&name);
             secret.namespace().as_ref() == Some(&namespace)
                 && secret.name_any() != new.name
-                && match controller {
-                    Some(controller) => Some(&controller.uid) == uid.as_ref(),
-                    // Our annotation alone marks one that was to stay; else somebody took the owner away, to keep it.
-                    None => is_kept && is_marked,
-                }
+                && leaves(secret).is_some()
         };
         let olds = self.context.caches.targets.state_filter(is_old);
         self.memory.has_old_targets = false;
         for old in olds {
             let (cluster, name) = (&self.context.cluster, old.name_any());
-            let removed = if is_kept {
-                cluster
-                    .release(&namespace, &name, &old.metadata, uid.as_ref())
-                    .await
-            } else {
-                cluster.delete(&namespace, &name, &old.metadata).await
+            let Some(leaving) = leaves(&old) else {
+                continue;
+            };
+            let removed = match leaving {
+                Leaving::Delete => cluster.delete(&namespace, &name, &old.metadata).await,
+                Leaving::Release => {
+                    let uid = self.object.uid();
+                    let released = cluster.release(&namespace, &name, &old.metadata, uid.as_ref());
+                    released.await
+                }
+                Leaving::Withdraw => {
+                    let withdrawn = cluster.withdraw(&name, &old.metadata, self.object);
+                    withdrawn.await.map(drop)
+                }
             };
             if removed.is_err() {
                 self.memory.has_old_targets = true;
-                let deed = if is_kept { "let go" } else { "deleted" };
+                let deed = match leaving {
+                    Leaving::Delete => "deleted",
+                    Leaving::Release => "let go",
+                    Leaving::Withdraw => "rid of our keys",
+                };
                 let message = format!(
                     "Secret {name:?}, the target before the last rename, could not be {deed}; it is tried again at the next sync."
                 );

@@ -24,6 +24,7 @@ use crate::api::{
     CA_BUNDLE_LABEL, CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL,
     OWNER_ANNOTATION,
 };
+use crate::cluster::{is_merger, mergers};
 
 /// An object that should be looked at.
 pub(super) type Request = Result<ReconcileRequest<KmsSecret>, Infallible>;
@@ -43,7 +44,7 @@ pub(super) fn open(
     let secrets = |label: &str| {
         let labelled = format!("{label}=true");
         watch(scoped(&client, namespace), &labelled)
-            .modify(|secret: &mut SecretMeta| trim(&mut secret.metadata))
+            .modify(|secret: &mut SecretMeta| trim_secret(&mut secret.metadata))
     };
     let mut watches = vec![
         waking.drive(
@@ -292,7 +293,9 @@ fn wakes_of_target(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef<KmsS
         .iter()
         .filter(|owner| owner.kind == KmsSecret::kind(&()));
     let annotated = secret.annotations().get(OWNER_ANNOTATION).into_iter();
-    let names = controllers.map(|owner| &owner.name).chain(annotated);
+    let merged = mergers(&secret.metadata).map(|(_, name)| name);
+    let names = controllers.map(|owner| owner.name.as_str());
+    let names = names.chain(annotated.map(String::as_str)).chain(merged);
     let mut woken: Vec<_> = names
         .map(|name| ObjectRef::new(name).within(&namespace))
         .collect();
@@ -307,6 +310,15 @@ fn trim(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
     }
+}
+
+/// Of who owns which fields, only who merged keys: that tells whether they are as they were written.
+fn trim_secret(metadata: &mut ObjectMeta) {
+    let mut owned = metadata.managed_fields.take().unwrap_or_default();
+    owned.retain(is_merger);
+    owned.shrink_to_fit();
+    trim(metadata);
+    metadata.managed_fields = (!owned.is_empty()).then_some(owned);
 }
 
 fn trim_ca_bundle(bundle: &mut ConfigMap) {

@@ -9,8 +9,8 @@ use super::hint::Wishes;
 use super::schedule::Schedule;
 use super::spec::{self, Limits};
 use super::{Failure, Reason, Retry, later};
-use crate::api::kms_secret::{KmsSecretStatus, RefreshPolicy, StoreStatus};
-use crate::api::{KmsSecret, parse_duration};
+use crate::api::kms_secret::{CreationPolicy, KmsSecretStatus, RefreshPolicy, StoreStatus};
+use crate::api::{ALLOW_ANNOTATION, KmsSecret, parse_duration};
 
 /// Nobody waits longer than this for a target that changes faster than it is written, unless the clock was ahead.
 const CHASED_MAX: SignedDuration = SignedDuration::from_mins(1);
@@ -55,23 +55,44 @@ impl Seen<'_> {
     /// The target is there, under the name that it was last written to.
     fn is_written(&self) -> bool {
         let written = self.status.target.as_ref();
-        matches!(self.target, Target::Ours { .. })
-            && written.is_some_and(|written| written.name == self.object.target_name())
+        written.is_some_and(|written| {
+            written.name == self.object.target_name()
+                && match self.target {
+                    Target::Ours { .. } => true,
+                    // Ours are the keys, and they went with a Secret that was made anew.
+                    Target::Shared { uid, .. } => *uid == written.uid,
+                    _ => false,
+                }
+        })
     }
 
-    /// The target is as our last write left it.
+    /// The target is as our last write left it; of one that we share, our keys are.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        let written = self.status.target.as_ref();
-        matches!((self.target, written), (Target::Ours { uid, resource_version, .. }, Some(written))
-            if *uid == written.uid && *resource_version == written.resource_version)
+        let Some(written) = &self.status.target else {
+            return false;
+        };
+        match self.target {
+            Target::Ours {
+                uid,
+                resource_version,
+                ..
+            } => *uid == written.uid && *resource_version == written.resource_version,
+            Target::Shared {
+                uid,
+                keys,
+                is_marked,
+                ..
+            } => *uid == written.uid && *is_marked && *keys == written.keys,
+            _ => false,
+        }
     }
 
     /// Uid of the target, if there is one that is ours.
     #[must_use]
     pub fn target_uid(&self) -> Option<&str> {
         match self.target {
-            Target::Ours { uid, .. } => Some(uid),
+            Target::Ours { uid, .. } | Target::Shared { uid, .. } => Some(uid),
             _ => None,
         }
     }
@@ -97,6 +118,17 @@ pub enum Target {
         uid: String,
         /// Its resourceVersion, at which it consented.
         resource_version: String,
+    },
+    /// It is somebody else's, and lets us keep keys in it.
+    Shared {
+        /// Its uid.
+        uid: String,
+        /// Its resourceVersion, at which it consented.
+        resource_version: String,
+        /// The keys that are as we wrote them, in order: those that our field manager owns.
+        keys: Vec<String>,
+        /// Our marks are on it, by which we find it again.
+        is_marked: bool,
     },
     /// It is somebody else's.
     Foreign {
@@ -222,10 +254,29 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     if let Target::Foreign { owner, action } = seen.target {
         return Plan::Refuse(owned_by_other(seen.object.target_name(), owner, action));
     }
+    if *seen.target == Target::Absent && seen.object.creation_policy() == CreationPolicy::Merge {
+        return Plan::Refuse(nothing_to_merge_into(seen.object));
+    }
     match reason_to_fetch(seen, store) {
         Reading::Now(why) => gate(seen, store, why),
         Reading::At(at) => Plan::Wait(at),
     }
+}
+
+/// The refusal of a target that others have to make first.
+fn nothing_to_merge_into(object: &KmsSecret) -> Failure {
+    let (namespace, target) = (
+        object.metadata.namespace.as_deref().unwrap_or_default(),
+        object.target_name(),
+    );
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    Failure::new(
+        Reason::TargetNotFound,
+        format!("there is no Secret {target:?} to put keys into"),
+        format!(
+            "let whoever keeps it create it, and then run `kubectl annotate secret -n {namespace} {target} {ALLOW_ANNOTATION}={name}`"
+        ),
+    )
 }
 
 /// The refusal of a target that is somebody else's.
@@ -506,6 +557,7 @@ mod tests {
                         name: "db".into(),
                         uid: "t".into(),
                         resource_version: "5".into(),
+                        keys: Vec::new(),
                     }),
                     ..KmsSecretStatus::default()
                 },
@@ -701,6 +753,59 @@ mod tests {
         world.object.spec.suspend = None;
         world.store = Err(Failure::new(Reason::NotAllowed, "", ""));
         assert!(matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::NotAllowed));
+    }
+
+    /// In sync, with the keys `a` and `b` in somebody's Secret.
+    fn merged() -> World {
+        let mut world = World::in_sync();
+        world.object.spec.target =
+            serde_json::from_value(serde_json::json!({"creationPolicy": "Merge"})).unwrap();
+        let written = world.status.target.as_mut().unwrap();
+        written.keys = vec!["a".into(), "b".into()];
+        world.target = shared(&["a", "b"]);
+        world
+    }
+
+    fn shared(keys: &[&str]) -> Target {
+        Target::Shared {
+            uid: "t".into(),
+            resource_version: "77".into(),
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            is_marked: true,
+        }
+    }
+
+    #[test]
+    fn of_a_shared_target_only_our_own_keys_are_looked_at() {
+        let mut world = merged();
+        assert!(
+            matches!(world.plan(), Plan::Wait(Some(_))),
+            "whatever its version is by now"
+        );
+        for keys in [&["a"][..], &["a", "c"], &["a", "b", "c"], &[]] {
+            world.target = shared(keys);
+            assert_eq!(world.plan(), Plan::Fetch(Why::Drift), "{keys:?}");
+        }
+        let mut unmarked = merged();
+        if let Target::Shared { is_marked, .. } = &mut unmarked.target {
+            *is_marked = false;
+        }
+        assert_eq!(unmarked.plan(), Plan::Fetch(Why::Drift));
+        let mut anew = merged();
+        if let Target::Shared { uid, .. } = &mut anew.target {
+            *uid = "another".into();
+        }
+        assert_eq!(anew.plan(), Plan::Fetch(Why::Missing));
+    }
+
+    #[test]
+    fn nothing_is_read_for_a_target_that_others_have_to_make() {
+        let mut world = merged();
+        world.target = Target::Absent;
+        let Plan::Refuse(failure) = world.plan() else {
+            panic!("there is nothing to merge into");
+        };
+        assert_eq!(failure.reason, Reason::TargetNotFound);
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub enum Reason {
     StoreInvalid,
     /// The store does not let this namespace use it, or not for this secret.
     NotAllowed,
-    /// Somebody else owns the target.
+    /// The Secret that keys are to be merged into is not there.
+    TargetNotFound,
+    /// Somebody else owns the target, or a key of it.
     TargetOwnedByOther,
     /// Somebody else keeps changing the target.
     TargetContested,
@@ -100,7 +102,7 @@ impl Retry {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Synced,
         Self::Suspended,
         Self::SecretNotFound,
@@ -125,6 +127,7 @@ impl Reason {
         Self::StoreNotFound,
         Self::StoreInvalid,
         Self::NotAllowed,
+        Self::TargetNotFound,
         Self::TargetOwnedByOther,
         Self::TargetContested,
         Self::TargetInvalid,
@@ -163,6 +166,7 @@ impl Reason {
             Self::StoreNotFound => "StoreNotFound",
             Self::StoreInvalid => "StoreInvalid",
             Self::NotAllowed => "NotAllowed",
+            Self::TargetNotFound => "TargetNotFound",
             Self::TargetOwnedByOther => "TargetOwnedByOther",
             Self::TargetContested => "TargetContested",
             Self::TargetInvalid => "TargetInvalid",
@@ -205,6 +209,7 @@ impl Reason {
             | Self::VersionIdNotSupported
             | Self::ValueInvalid
             | Self::SpecInvalid
+            | Self::TargetNotFound
             | Self::TargetOwnedByOther
             | Self::TargetInvalid
             | Self::TargetTypeImmutable

@@ -508,6 +508,7 @@ mod tests {
                     name: "db".into(),
                     uid: "t".into(),
                     resource_version: "5".into(),
+                    keys: Vec::new(),
                 },
             }
         }

@@ -343,6 +343,7 @@ mod tests {
                 name: "db".into(),
                 uid: "t".into(),
                 resource_version: "5".into(),
+                keys: Vec::new(),
             },
             overdue: None,
             rollout: None,

@@ -104,6 +104,31 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
         ("/target", json!({"name": "Not_A_Name"}), "target.name"),
         (
             "/target",
+            json!({"creationPolicy": "Merge", "type": "Opaque"}),
+            "type, labels and annotations are not ours to set",
+        ),
+        (
+            "/target",
+            json!({"creationPolicy": "Merge", "labels": {"team": "a"}}),
+            "type, labels and annotations are not ours to set",
+        ),
+        (
+            "/target",
+            json!({"creationPolicy": "Merge", "annotations": {"team": "a"}}),
+            "type, labels and annotations are not ours to set",
+        ),
+        (
+            "/target",
+            json!({"creationPolicy": "Merge", "adopt": "IfUnowned"}),
+            "takes nothing over",
+        ),
+        (
+            "/target",
+            json!({"creationPolicy": "Merge", "deletionPolicy": "Delete"}),
+            "does not go with creationPolicy Merge",
+        ),
+        (
+            "/target",
             json!({"type": "kubernetes.io/service-account-token"}),
             "never written",
         ),

@@ -88,6 +88,8 @@ const WITHIN: &[(&str, &str)] = &[
     ("members/observe", "members/lease"),
     ("cluster/account", "cluster/refusal"),
     ("cluster/workload", "cluster/refusal"),
+    ("cluster/secret", "cluster/shared"),
+    ("cluster/merge", "cluster/"),
     ("controller/mod", "controller/"),
     ("controller/kms_secret", "controller/"),
     ("controller/store", "controller/ca_bundle"),

@@ -23,6 +23,7 @@ mod floors;
 mod helm;
 mod hostile;
 mod members;
+mod merge;
 mod ownership;
 mod private_ca;
 mod reasons;

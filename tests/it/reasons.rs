@@ -68,7 +68,7 @@ fn wrongs(reason: Reason, templates: &Templates) -> Vec<String> {
         wrongs.push(format!("{file}: the condition is of another reason"));
     }
     let again = match reason {
-        Reason::TargetOwnedByOther => "every 30 seconds",
+        Reason::TargetOwnedByOther | Reason::TargetNotFound => "every 30 seconds",
         Reason::TargetContested => "wait 30 seconds, and twice as long each time, up to 32 minutes",
         _ => bounds_in_words(reason.retry()),
     };

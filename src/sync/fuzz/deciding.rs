@@ -180,6 +180,7 @@ fn statuses() -> impl Strategy<Value = KmsSecretStatus> {
                     name: "db".into(),
                     uid: "t".into(),
                     resource_version: version.into(),
+                    keys: Vec::new(),
                 }),
                 error: error.map(|action| ErrorStatus { code: None, action }),
                 ..KmsSecretStatus::default()
@@ -196,6 +197,12 @@ fn targets() -> impl Strategy<Value = Target> {
     prop_oneof![
         16 => Just(ours("5")),
         1 => Just(ours("6")),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(is_marked, has_keys)| Target::Shared {
+            uid: "t".into(),
+            resource_version: "9".into(),
+            keys: has_keys.then(|| "a".to_owned()).into_iter().collect(),
+            is_marked,
+        }),
         1 => Just(Target::Absent),
         1 => Just(Target::Foreign { owner: "x".into(), action: "y".into() }),
     ]
