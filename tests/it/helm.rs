@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::docs::{files, root};
+use crate::world::World;
 
 /// Where the chart is.
 pub(crate) const CHART: &str = "charts/kms-secret-operator";
@@ -87,4 +88,60 @@ pub(crate) fn operator_args(objects: &[Value]) -> Vec<String> {
     let args = &operator_pod(objects)["spec"]["containers"][0]["args"];
     let args = args.as_array().unwrap().iter();
     args.map(|arg| arg.as_str().unwrap().to_owned()).collect()
+}
+
+/// A release of the chart, for one namespace, without what is installed already; dropping it uninstalls it.
+pub(crate) struct Release {
+    namespace: String,
+    kubeconfig: Vec<String>,
+}
+
+/// What a release is called; so are its ServiceAccount and its Roles, as it holds the chart's name.
+pub(crate) const RELEASE: &str = "kms-secret-operator";
+
+impl Release {
+    /// Installs the chart in a world's namespace; more values are `name=JSON`.
+    pub(crate) async fn install(world: &World, more: &[&str]) -> Self {
+        let kubeconfig = world.cluster.kubeconfig().map(|path| {
+            [
+                "--kubeconfig".to_owned(),
+                path.to_string_lossy().into_owned(),
+            ]
+        });
+        let release = Self {
+            namespace: world.namespace.clone(),
+            kubeconfig: kubeconfig.into_iter().flatten().collect(),
+        };
+        let installed = release.call(&["install", RELEASE, CHART], more).await;
+        assert!(installed.is_ok(), "{installed:?}");
+        release
+    }
+
+    /// `helm` with the release's namespace and cluster.
+    pub(crate) async fn call(&self, words: &[&str], values: &[&str]) -> Result<String, String> {
+        let mut args: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        args.extend(["--namespace".to_owned(), self.namespace.clone()]);
+        args.extend(self.kubeconfig.clone());
+        for value in values {
+            args.extend(["--set-json".to_owned(), (*value).to_owned()]);
+        }
+        tokio::task::spawn_blocking(move || helm(&args))
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let mut args = vec![
+            "uninstall",
+            RELEASE,
+            "--ignore-not-found",
+            "--namespace",
+            &self.namespace,
+        ];
+        args.extend(self.kubeconfig.iter().map(String::as_str));
+        // The cluster may be gone already.
+        let _ = helm(&args);
+    }
 }

@@ -25,6 +25,7 @@ mod hostile;
 mod members;
 mod merge;
 mod ownership;
+mod policies;
 mod private_ca;
 mod reasons;
 mod reference;
