@@ -20,7 +20,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 a clean stop, or everything can be read; 1 the operator could not start or go on, or something cannot be read; 2 a flag is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 a clean stop, or everything can be read or has its equal; 1 the operator could not start or go on, or something cannot be read or has no equal; 2 a flag is wrong.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -31,6 +31,25 @@ pub enum Command {
     Check(Box<Check>),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
+    /// Make manifests of ack-secret-manager and External Secrets into KmsSecrets and stores.
+    Convert(Convert),
+}
+
+/// What to convert.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Convert {
+    /// YAML files, or - for standard input, as of `kubectl get externalsecrets,secretstores -o yaml`.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub files: Vec<PathBuf>,
+    /// Region of ack-secret-manager's stores, which is a flag of that controller.
+    #[arg(long)]
+    pub region: Option<String>,
+    /// ServiceAccount, in the namespace of each store, that takes the place of the old controller's own.
+    #[arg(long, value_name = "NAME")]
+    pub service_account: Option<String>,
+    /// Namespace of objects that name none.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
 }
 
 /// Which KmsSecrets to check.

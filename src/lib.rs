@@ -7,7 +7,7 @@
 //! - [`members`] finds out, by Leases, which part of the work is this replica's;
 //! - [`cluster`] does the I/O with the API server, [`alibaba::client`] and what is built on it (as [`alibaba::reader`] and
 //!   [`alibaba::credentials`]) that with the cloud, [`metrics`] counts;
-//! - [`sync`], [`api`] and the rest of [`alibaba`] are pure.
+//! - [`sync`], [`convert`], [`api`] and the rest of [`alibaba`] are pure.
 
 pub mod admin;
 pub mod alibaba;
@@ -15,6 +15,7 @@ pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod controller;
+pub mod convert;
 pub mod events;
 pub mod members;
 pub mod metrics;

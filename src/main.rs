@@ -1,10 +1,11 @@
 //! The command line: parses it and hands over to the library.
 
+use std::io::Read as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use kms_secret_operator::config::{Check, Cli, Command, LogFormat, Run};
-use kms_secret_operator::{check, connect, crds_yaml, run, telemetry};
+use kms_secret_operator::config::{Check, Cli, Command, Convert, LogFormat, Run};
+use kms_secret_operator::{check, connect, convert, crds_yaml, run, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -18,6 +19,11 @@ async fn main() -> ExitCode {
             Err(err) => Err(err),
         },
         Command::Crds => print_crds(),
+        Command::Convert(flags) => match translate(flags) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(err) => Err(err),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +70,32 @@ async fn ask(mut flags: Check) -> Result<bool, Box<dyn std::error::Error>> {
         println!("there are no KmsSecrets");
     }
     Ok(checked.iter().all(|one| one.result.is_ok()))
+}
+
+/// Writes our manifests to standard output and what became of the others to standard error; answers whether all have their equal.
+#[expect(clippy::print_stdout, reason = "the output of the command")]
+fn translate(flags: Convert) -> Result<bool, Box<dyn std::error::Error>> {
+    let mut input = String::new();
+    for file in &flags.files {
+        if file.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut input)?;
+        } else {
+            let text = std::fs::read_to_string(file);
+            input.push_str(&text.map_err(|err| format!("{}: {err}", file.display()))?);
+        }
+        input.push_str("\n---\n");
+    }
+    let options = convert::Options {
+        region: flags.region,
+        service_account: flags.service_account,
+        namespace: flags.namespace,
+    };
+    let converted = convert::convert(&input, &options)?;
+    print!("{}", converted.manifests);
+    for line in &converted.report {
+        eprintln!("{line}");
+    }
+    Ok(converted.is_whole())
 }
 
 #[expect(clippy::print_stdout, reason = "the output of the command")]

@@ -564,6 +564,22 @@ pub struct ErrorStatus {
 }
 
 impl KmsSecretSpec {
+    /// A spec that names a store and nothing else.
+    #[must_use]
+    pub fn new(store_ref: StoreRef) -> Self {
+        Self {
+            store_ref,
+            source: None,
+            sources: Vec::new(),
+            data: Vec::new(),
+            extract: Vec::new(),
+            target: None,
+            refresh: None,
+            rollout_restart: Vec::new(),
+            suspend: None,
+        }
+    }
+
     /// What is read, in the order of the spec.
     #[must_use]
     pub fn all_sources(&self) -> Vec<SourceRef<'_>> {

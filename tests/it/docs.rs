@@ -154,7 +154,7 @@ async fn every_example_is_accepted_by_the_api_server() {
 }
 
 /// Applies a manifest without storing it; what is of a namespace, in that of the test.
-async fn try_out(world: &World, manifest: &str) -> kube::Result<DynamicObject> {
+pub(crate) async fn try_out(world: &World, manifest: &str) -> kube::Result<DynamicObject> {
     let mut object: DynamicObject = serde_saphyr::from_str(manifest).unwrap();
     let types = object.types.clone().unwrap();
     let kind = GroupVersionKind::try_from(&types).unwrap();
