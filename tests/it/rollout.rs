@@ -449,17 +449,10 @@ async fn without_the_right_the_object_says_so_and_with_the_example_it_is_made_up
     };
     let role =
         |name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
-    let rules = rules_of("examples/rbac.yaml");
-    world
-        .apply::<Role>("operator", json!({"rules": rules}))
-        .await;
-    world
-        .apply::<RoleBinding>("operator", binding("operator", role("operator")))
-        .await;
     world.kms.put_generic("app/text", "one");
     world.apply::<Deployment>("app", workload()).await;
-    let client = world.cluster.client_as(account, "operator").await;
-    let flags = ["--namespace", account];
+    let client = world.with_rights_of_the_example().await;
+    let flags = ["--namespace", account, "--lease-namespace", account];
     let _operator = world.operator_by(client, &flags, |_| ()).await;
     world
         .kms_secret("text", "app/text", restart(&["app"]))
