@@ -26,6 +26,7 @@ mod hostile;
 mod members;
 mod merge;
 mod migration;
+mod moments;
 mod ownership;
 mod policies;
 mod private_ca;
