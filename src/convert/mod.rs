@@ -1,7 +1,7 @@
 //! Manifests of other operators, made into ours: pure, and nothing is dropped in silence.
 //!
 //! A field that has no equal is reported; where the Secret would hold something else without it, the object is refused.
-//! Each manifest is read through [`node`], which knows what nobody looked at.
+//! Each manifest is read through `node`, which knows what nobody looked at.
 
 mod ack;
 mod draft;
