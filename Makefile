@@ -1,9 +1,10 @@
 # The commands of this project; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz build crds docs fmt clean
+.PHONY: help demo test soak fuzz build crds docs fmt clean
 
 CASES ?= 1000000
+MINUTES ?= 10
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +21,11 @@ test: ## formatting, lints, documentation, then all tests, on a real API server 
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 	cargo test --workspace --locked
+
+soak: ## a random walk through every fault at once, for MINUTES=10; WALK_SEED=N walks the same way again
+	@dev/prerequisites test
+	@[ "$(CLUSTER)" = current ] || dev/cluster build
+	SOAK_MINUTES=$(MINUTES) cargo test --locked --test it -- --ignored --nocapture soak
 
 fuzz: ## answers, signatures, schedules, templates: the property tests of src/*/fuzz, CASES=1000000 of each (an hour or two)
 	PROPTEST_CASES=$(CASES) cargo test --profile fuzz --locked --lib -- fuzz::

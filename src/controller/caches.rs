@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::{Resource as _, ResourceExt as _};
 
 use crate::api::auth::AccessKeySecretRef;
 use crate::api::kms_secret::StoreKind;
 use crate::api::kms_store::CaBundleRef;
-use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
+use crate::api::{ClusterKmsStore, KmsSecret, KmsStore, OWNER_ANNOTATION};
+use crate::cluster::mergers;
 
 /// Metadata of a Secret.
 pub(super) type SecretMeta = PartialObjectMeta<Secret>;
@@ -40,6 +41,18 @@ pub(super) struct Stores {
 pub(super) struct ClusterCaches {
     pub(super) stores: Store<ClusterKmsStore>,
     pub(super) namespaces: Store<NamespaceMeta>,
+}
+
+/// The KmsSecrets that a Secret is marked with.
+pub(super) fn marked_for(secret: &SecretMeta) -> impl Iterator<Item = ObjectRef<KmsSecret>> {
+    let owners = secret.owner_references().iter();
+    let controllers = owners.filter(|owner| owner.kind == KmsSecret::kind(&()));
+    let annotated = secret.annotations().get(OWNER_ANNOTATION).into_iter();
+    let merged = mergers(&secret.metadata).map(|(_, name)| name);
+    let names = controllers.map(|owner| owner.name.as_str());
+    let names = names.chain(annotated.map(String::as_str)).chain(merged);
+    let namespace = secret.namespace().unwrap_or_default();
+    names.map(move |name| ObjectRef::new(name).within(&namespace))
 }
 
 /// The labels of a namespace.

@@ -64,6 +64,9 @@ async fn look(object: Arc<KmsSecret>, context: &Context) -> Result<Action, Infal
         // Nothing will act on it. What is refused keeps it: it may pass in a moment.
         round.context.memories.take_hint(&object);
     }
+    if matches!(plan, Plan::Done | Plan::Wait(_)) {
+        round.remove_again().await;
+    }
     let outcome = match plan {
         Plan::Done => Outcome::Done,
         Plan::Wait(until) => Outcome::Waited(until),

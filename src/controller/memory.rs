@@ -49,8 +49,8 @@ pub(super) struct Memory {
     pub(super) moved: u32,
     /// Until then it is not chased.
     pub(super) moved_until: Option<Timestamp>,
-    /// Secrets of former names could not be deleted.
-    pub(super) has_old_targets: bool,
+    /// Secrets of former names are there still.
+    pub(super) leftover: Option<Leftover>,
     /// How long KMS has said that the secret is not there.
     pub(super) absence: Option<Absence>,
     /// How often in a row the status could not be written.
@@ -117,6 +117,15 @@ impl Memory {
     }
 }
 
+/// Secrets of former names that are to be removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Leftover {
+    /// How often that was tried in vain.
+    pub(super) tries: u32,
+    /// Not before then.
+    pub(super) until: Timestamp,
+}
+
 /// Whether resourceVersion `a` is before `b`. They count up on one server (comparable since Kubernetes 1.35, and in
 /// every version before it that keeps its objects in etcd); what is not a number is taken for newer.
 pub(super) fn is_older(a: &str, b: &str) -> bool {
@@ -150,6 +159,8 @@ pub(super) struct Memories {
     waiting: Mutex<HashMap<String, (TargetKey, ObjectRef<KmsSecret>)>>,
     /// By uid, and apart from the memories: a hint can come while its object is being reconciled.
     hints: Mutex<HashMap<String, Hint>>,
+    /// The uids of objects that a look at the caches found leftovers of.
+    leftovers: Mutex<HashSet<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,7 +177,15 @@ impl Memories {
     pub(super) fn take(&self, object: &KmsSecret) -> Memory {
         let mut memory = lock(&self.by_uid).remove(&uid(object)).unwrap_or_default();
         memory.refresh(object);
+        if lock(&self.leftovers).remove(&uid(object)) {
+            memory.leftover.get_or_insert_default();
+        }
         memory
+    }
+
+    /// The object has leftovers.
+    pub(super) fn note_leftover(&self, object: &KmsSecret) {
+        lock(&self.leftovers).insert(uid(object));
     }
 
     /// Drops the memories of objects that are gone.
@@ -174,6 +193,7 @@ impl Memories {
         lock(&self.by_uid).retain(|uid, _| is_there(uid));
         lock(&self.hints).retain(|uid, _| is_there(uid));
         lock(&self.waiting).retain(|uid, _| is_there(uid));
+        lock(&self.leftovers).retain(|uid| is_there(uid));
     }
 
     /// Puts a memory back.

@@ -89,9 +89,12 @@ impl Round<'_> {
         } else {
             self.write_again(next)
         };
-        let soonest = next.into_iter().chain(self.again).min();
+        let now = (self.context.clock)();
+        let leftover = self.memory.leftover.map(|left| left.until);
+        let leftover = leftover.filter(|until| *until > now);
+        let soonest = next.into_iter().chain(self.again).chain(leftover).min();
         let action = soonest.map_or_else(Action::await_change, |at| {
-            let wait = at.duration_since((self.context.clock)());
+            let wait = at.duration_since(now);
             // Never zero: the clock may stand still between two looks.
             Action::requeue(
                 Duration::try_from(wait)

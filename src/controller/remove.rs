@@ -1,74 +1,133 @@
 //! What is removed: targets of former names, and those whose secret is gone from KMS.
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource as _, ResourceExt as _};
 
-use super::caches::SecretMeta;
+use super::Context;
+use super::caches::{SecretMeta, marked_for};
 use super::gather::Round;
+use super::memory::Leftover;
+use crate::api::KmsSecret;
 use crate::api::kms_secret::TargetStatus;
 use crate::cluster::{Leaving, leaving};
 use crate::sync::Failure;
 use crate::sync::absence::Absence;
 use crate::sync::plan::{Target, Why};
 
+/// Waited before a removal is tried again; doubled each time, up to about four minutes.
+const REMOVE_AGAIN: SignedDuration = SignedDuration::from_millis(500);
+
+impl Context {
+    /// Takes note of whose Secrets of former names are there: whoever renamed them may have ended before they were removed.
+    pub(super) fn note_leftovers(&self) {
+        for secret in self.caches.targets.state() {
+            self.note_leftover(&secret);
+        }
+    }
+
+    /// The same of one Secret: the cache may show it only after its successor was written.
+    pub(super) fn note_leftover(&self, secret: &SecretMeta) {
+        for reference in marked_for(secret) {
+            let object = self.caches.kms_secrets.get(&reference);
+            if let Some(object) = object.filter(|object| is_leftover(secret, object)) {
+                self.memories.note_leftover(&object);
+            }
+        }
+    }
+}
+
+fn is_leftover(secret: &SecretMeta, object: &KmsSecret) -> bool {
+    secret.namespace() == object.namespace()
+        && secret.name_any() != object.target_name()
+        && leaving(&secret.metadata, object).is_some()
+}
+
 impl Round<'_> {
     /// After a rename, and once the new target is written: removes the old ones, or a credential would stay that nobody
-    /// renews; or lets go of them, if the policy is to keep Secrets, and takes our keys out of those
-    /// of others. Only what is still ours, and as it was seen. What
-    /// cannot be removed is told and tried again at the next sync; it takes nothing from the success.
+    /// renews; or lets go of them, if the policy is to keep Secrets, and takes our keys out of those of others. Only what
+    /// is still ours, and as it was seen. What cannot be removed is told and tried again; it takes nothing from the success.
     pub(super) async fn remove_old_targets(&mut self, why: Why, new: &TargetStatus) {
-        let is_renamed = self
-            .memory
-            .status
-            .target
-            .as_ref()
-            .is_some_and(|old| old.name != new.name);
-        if !(is_renamed
-            || self.memory.has_old_targets
-            || matches!(why, Why::Changed | Why::Missing | Why::Forced))
+        let old = self.memory.status.target.as_ref();
+        let is_renamed = old.is_some_and(|old| old.name != new.name);
+        if is_renamed
+            || self.memory.leftover.is_some()
+            || matches!(why, Why::Changed | Why::Missing | Why::Forced)
         {
+            self.remove_leftovers().await;
+        }
+    }
+
+    /// The same when it is due, without a sync.
+    pub(super) async fn remove_again(&mut self) {
+        let is_due = self
+            .memory
+            .leftover
+            .is_some_and(|left| left.until <= self.now);
+        let status = &self.memory.status;
+        // Until the new target is written, the old one is all there is.
+        let is_written = status.observed_generation == self.object.metadata.generation
+            && self.seen().is_intact();
+        if is_due && is_written {
+            self.remove_leftovers().await;
+        }
+    }
+
+    async fn remove_leftovers(&mut self) {
+        let object = self.object;
+        let targets = &self.context.caches.targets;
+        let olds = targets.state_filter(|secret| is_leftover(secret, object));
+        let before = self.memory.leftover.take();
+        let mut kept = Vec::new();
+        for old in olds {
+            if let Err(deed) = self.remove(&old).await {
+                kept.push((old.name_any(), deed));
+            }
+        }
+        if kept.is_empty() {
             return;
         }
-        let namespace = self.object.namespace().unwrap_or_default();
-        let leaves = |secret: &SecretMeta| leaving(&secret.metadata, self.object);
-        let is_old = |secret: &SecretMeta| {
-            secret.namespace().as_ref() == Some(&namespace)
-                && secret.name_any() != new.name
-                && leaves(secret).is_some()
+        let tries = before.map_or(0, |before| before.tries);
+        let wait = REMOVE_AGAIN * 2i32.pow(tries.min(9));
+        self.memory.leftover = Some(Leftover {
+            tries: tries + 1,
+            until: (self.context.clock)() + wait,
+        });
+        if tries > 0 {
+            return;
+        }
+        for (name, deed) in kept {
+            let message = format!(
+                "Secret {name:?}, the target before the last rename, could not be {deed}; it is tried again."
+            );
+            let about = object.object_ref(&());
+            let cluster = &self.context.cluster;
+            cluster
+                .publish(&about, true, "OldTargetLeft", &message)
+                .await;
+        }
+    }
+
+    /// Removes one Secret, or says what could not be done to it.
+    async fn remove(&self, old: &SecretMeta) -> Result<(), &'static str> {
+        let Some(leaving) = leaving(&old.metadata, self.object) else {
+            return Ok(());
         };
-        let olds = self.context.caches.targets.state_filter(is_old);
-        self.memory.has_old_targets = false;
-        for old in olds {
-            let (cluster, name) = (&self.context.cluster, old.name_any());
-            let Some(leaving) = leaves(&old) else {
-                continue;
-            };
-            let removed = match leaving {
-                Leaving::Delete => cluster.delete(&namespace, &name, &old.metadata).await,
-                Leaving::Release => {
-                    let uid = self.object.uid();
-                    let released = cluster.release(&namespace, &name, &old.metadata, uid.as_ref());
-                    released.await
-                }
-                Leaving::Withdraw => {
-                    let withdrawn = cluster.withdraw(&name, &old.metadata, self.object);
-                    withdrawn.await.map(drop)
-                }
-            };
-            if removed.is_err() {
-                self.memory.has_old_targets = true;
-                let deed = match leaving {
-                    Leaving::Delete => "deleted",
-                    Leaving::Release => "let go",
-                    Leaving::Withdraw => "rid of our keys",
-                };
-                let message = format!(
-                    "Secret {name:?}, the target before the last rename, could not be {deed}; it is tried again at the next sync."
-                );
-                let about = self.object.object_ref(&());
-                cluster
-                    .publish(&about, true, "OldTargetLeft", &message)
-                    .await;
+        let (cluster, name) = (&self.context.cluster, old.name_any());
+        let namespace = old.namespace().unwrap_or_default();
+        match leaving {
+            Leaving::Delete => {
+                let deleted = cluster.delete(&namespace, &name, &old.metadata).await;
+                deleted.map_err(|_| "deleted")
+            }
+            Leaving::Release => {
+                let uid = self.object.uid();
+                let released = cluster.release(&namespace, &name, &old.metadata, uid.as_ref());
+                released.await.map_err(|_| "let go")
+            }
+            Leaving::Withdraw => {
+                let withdrawn = cluster.withdraw(&name, &old.metadata, self.object);
+                withdrawn.await.map(drop).map_err(|_| "rid of our keys")
             }
         }
     }

@@ -15,6 +15,7 @@ pub(super) async fn follow(context: Arc<Context>, wake: impl Fn(ObjectRef<KmsSec
     let mut shares = context.shares.clone();
     loop {
         let share = shares.changed().await;
+        context.note_leftovers();
         context.memories.retain(|uid| share.has(uid));
         if share.is_none() {
             continue;

@@ -18,13 +18,12 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::Context;
-use super::caches::{NamespaceMeta, SecretMeta, Writers};
+use super::caches::{NamespaceMeta, SecretMeta, Writers, marked_for};
 use super::{hints, shares};
 use crate::api::{
     CA_BUNDLE_LABEL, CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL,
-    OWNER_ANNOTATION,
 };
-use crate::cluster::{is_merger, mergers};
+use crate::cluster::is_merger;
 
 /// An object that should be looked at.
 pub(super) type Request = Result<ReconcileRequest<KmsSecret>, Infallible>;
@@ -214,6 +213,7 @@ impl Waking {
                 Ok(Event::Apply(object) | Event::Delete(object)) => wakes(&context, &object),
                 Ok(Event::InitDone) => {
                     context.prune();
+                    context.note_leftovers();
                     context.look_at(&context.caches.all_stores());
                     context.caches.all()
                 }
@@ -287,18 +287,16 @@ fn wakes_of_credentials(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef
 
 /// The `KmsSecret` that a target is marked with, and those that wait for the target's name to be free.
 fn wakes_of_target(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef<KmsSecret>> {
+    if context
+        .caches
+        .targets
+        .get(&ObjectRef::from_obj(secret))
+        .is_some()
+    {
+        context.note_leftover(secret);
+    }
     let namespace = secret.namespace().unwrap_or_default();
-    let controllers = secret
-        .owner_references()
-        .iter()
-        .filter(|owner| owner.kind == KmsSecret::kind(&()));
-    let annotated = secret.annotations().get(OWNER_ANNOTATION).into_iter();
-    let merged = mergers(&secret.metadata).map(|(_, name)| name);
-    let names = controllers.map(|owner| owner.name.as_str());
-    let names = names.chain(annotated.map(String::as_str)).chain(merged);
-    let mut woken: Vec<_> = names
-        .map(|name| ObjectRef::new(name).within(&namespace))
-        .collect();
+    let mut woken: Vec<_> = marked_for(secret).collect();
     woken.extend(context.memories.waiting_for(&namespace, &secret.name_any()));
     woken.dedup();
     woken

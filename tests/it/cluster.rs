@@ -10,10 +10,13 @@ use std::time::Duration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kms_secret_operator::api::definitions;
 use kube::api::{Patch, PatchParams};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Api, Client, Config, ResourceExt as _};
 use tokio::sync::OnceCell;
+
+use crate::gate::Gate;
 
 /// A cluster whose CRDs are installed.
 pub(crate) struct Cluster {
@@ -47,7 +50,7 @@ fn wanted() -> Option<String> {
     std::env::var("CLUSTER").ok()
 }
 
-fn start() -> Cluster {
+fn start(flags: &[&str]) -> Cluster {
     let dir = std::env::temp_dir().join(format!("kso-it-{}", uuid::Uuid::new_v4()));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/cluster");
     let mut supervisor = Command::new(script)
@@ -55,7 +58,9 @@ fn start() -> Cluster {
             "run".as_ref(),
             dir.as_os_str(),
             "--until-stdin-closes".as_ref(),
+            "--".as_ref(),
         ])
+        .args(flags)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -94,7 +99,12 @@ async fn install_definitions(client: Client) {
 impl Cluster {
     /// Starts a cluster.
     pub(crate) async fn start() -> Self {
-        let cluster = tokio::task::spawn_blocking(start).await.unwrap();
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a cluster with more flags of its API server.
+    pub(crate) async fn start_with(flags: &'static [&'static str]) -> Self {
+        let cluster = tokio::task::spawn_blocking(|| start(flags)).await.unwrap();
         install_definitions(cluster.client().await).await;
         cluster
     }
@@ -128,6 +138,12 @@ impl Cluster {
     /// A client that belongs to the runtime of the caller.
     pub(crate) async fn client(&self) -> Client {
         Client::try_from(self.config().await).unwrap()
+    }
+
+    /// A client whose requests go through a gate.
+    pub(crate) async fn client_behind(&self, gate: &Gate) -> Client {
+        let builder = ClientBuilder::try_from(self.config().await).unwrap();
+        builder.with_layer(gate).build()
     }
 
     /// A client that acts as a ServiceAccount.

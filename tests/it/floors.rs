@@ -51,7 +51,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("sync/status", 5),
     ("sync/sources", 5),
     ("sync/store_status", 5),
-    ("sync/store_status", 6),
     ("convert/", 3),
     // Below: pure, all of it. From here on: I/O.
     ("alibaba/client", 7),
@@ -104,9 +103,9 @@ const WITHIN: &[(&str, &str)] = &[
     ("controller/readers", "controller/store"),
     ("controller/store_status", "controller/readers"),
     ("controller/store_status", "controller/memory"),
+    ("controller/remove", "controller/memory"),
     ("controller/check", "controller/"),
     ("controller/store_status", "controller/store"),
-    ("controller/store", "controller/ca_bundle"),
     ("controller/readers", "controller/caches"),
     ("controller/readers", "controller/identity"),
     ("controller/watches", "controller/hints"),

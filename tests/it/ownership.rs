@@ -203,8 +203,32 @@ async fn the_secret_goes_with_its_kms_secret() {
 #[tokio::test]
 async fn the_secret_of_a_predecessor_is_taken_over_in_place() {
     let world = World::new().await;
-    world.kms.put_generic("app/text", "one");
     let _operator = world.operator().await;
+    replace_the_kms_secret(&world).await;
+}
+
+#[tokio::test]
+async fn the_rights_of_the_example_suffice_where_owner_references_are_checked() {
+    const PLUGIN: &str = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement";
+    let world = World::alone_with(&[PLUGIN]).await;
+    let client = world.with_rights_of_the_example().await;
+    let namespace = world.namespace.as_str();
+    let flags = ["--namespace", namespace, "--lease-namespace", namespace];
+    let _operator = world.operator_by(client, &flags, |_| ()).await;
+    replace_the_kms_secret(&world).await;
+    let spec = json!({"target": {"name": "renamed"}});
+    world.kms_secret("text", "app/text", spec).await;
+    world.until_synced("text").await;
+    assert_eq!(world.text("renamed", "value").await.unwrap(), "two");
+    eventually("the old Secret is deleted", async || {
+        world.secret("text").await.is_none().then_some(())
+    })
+    .await;
+}
+
+/// Makes a KmsSecret, and another one of the same name in its place.
+async fn replace_the_kms_secret(world: &World) {
+    world.kms.put_generic("app/text", "one");
     let first = world.kms_secret("text", "app/text", json!({})).await;
     world.until_synced("text").await;
     let uid = world.secret("text").await.unwrap().uid();

@@ -57,7 +57,12 @@ impl World {
 
     /// A world on a cluster of its own, for operators that look at all namespaces.
     pub(crate) async fn alone() -> Self {
-        Self::on(Arc::new(Cluster::start().await)).await
+        Self::alone_with(&[]).await
+    }
+
+    /// The same, with more flags of its API server.
+    pub(crate) async fn alone_with(flags: &'static [&'static str]) -> Self {
+        Self::on(Arc::new(Cluster::start_with(flags).await)).await
     }
 
     /// Another tenant of the same cluster, with a KMS of its own.
@@ -341,6 +346,21 @@ impl World {
         flags: &[&str],
         adapt: impl FnOnce(&mut Run),
     ) -> Operator {
+        let operator = self.start(client, flags, adapt).await;
+        eventually("the operator is ready", async || {
+            (operator.get("readyz").await == "ok").then_some(())
+        })
+        .await;
+        operator
+    }
+
+    /// The same, without waiting until it is ready.
+    pub(crate) async fn start(
+        &self,
+        client: Client,
+        flags: &[&str],
+        adapt: impl FnOnce(&mut Run),
+    ) -> Operator {
         let origin = self.kms.origin();
         let words = ["kms-secret-operator", "run", "--allow-endpoint", &origin];
         let short = ["--min-refresh-interval", "1s"];
@@ -374,17 +394,12 @@ impl World {
                 .await
                 .unwrap();
         });
-        let operator = Operator {
+        Operator {
             admin,
             events,
             stop,
             task,
-        };
-        eventually("the operator is ready", async || {
-            (operator.get("readyz").await == "ok").then_some(())
-        })
-        .await;
-        operator
+        }
     }
 }
 

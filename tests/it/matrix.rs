@@ -1,0 +1,112 @@
+//! Every malformed answer at each call that a KmsSecret needs: it passes by itself, and the Secret goes from the old value
+//! to the new one, whole.
+
+use std::time::Duration;
+
+use kms_emulator::{Effect, Fault, Role};
+use serde_json::json;
+
+use crate::credentials::{SECOND, federate, rrsa, store};
+use crate::witness::{Data, Witness};
+use crate::world::World;
+
+/// What a read takes, from the ServiceAccount's token to the value.
+const CALLS: [&str; 4] = [
+    "AssumeRoleWithOIDC",
+    "AssumeRole",
+    "BatchGetSecretValue",
+    "GetSecretValue",
+];
+
+fn effects() -> Vec<(&'static str, Fault)> {
+    let raw = |status, body: &str| {
+        Fault::new(Effect::Raw {
+            status,
+            headers: Vec::new(),
+            body: body.to_owned(),
+        })
+    };
+    vec![
+        ("500", Fault::code("InternalFailure")),
+        ("503", Fault::code("ServiceUnavailableTemporary")),
+        ("throttled", Fault::code("Throttling.User")),
+        ("xml", Fault::code("InternalFailure").as_xml()),
+        ("reset", Fault::new(Effect::Reset)),
+        ("truncated", Fault::new(Effect::Truncated)),
+        ("no HTTP", Fault::new(Effect::Garbage)),
+        ("no JSON", Fault::new(Effect::GarbageBody)),
+        ("proxy", Fault::new(Effect::BadGateway)),
+        ("empty", Fault::new(Effect::Empty)),
+        ("huge", Fault::new(Effect::Huge { bytes: 64 << 20 })),
+        (
+            "dripping",
+            Fault::new(Effect::Drip {
+                bytes: 40,
+                seconds: Duration::from_millis(20),
+            }),
+        ),
+        ("no object", raw(200, "[]")),
+        ("no fields", raw(200, "{}")),
+        ("null", raw(200, "null")),
+        ("deep", raw(200, &"[".repeat(100_000))),
+        ("no code", raw(500, "{}")),
+        ("teapot", raw(503, "I'm a teapot")),
+    ]
+}
+
+/// Two secrets that are read by a role behind a role, where every call goes wrong a first time.
+async fn suffer(name: &str, fault: Fault) {
+    let world = World::new().await;
+    federate(&world).await;
+    let role = "acs:ram::1234567890123456:role/shop";
+    world.kms.put_role(Role::new(SECOND).trusting(role));
+    let hop = json!({"assumeRole": [{"roleArn": SECOND}]});
+    store(&world, "hop", rrsa("orders"), hop).await;
+    let objects = ["one", "two"];
+    let put = |value: &str| {
+        for object in objects {
+            world.kms.put_generic(object, &format!("{object} {value}"));
+        }
+    };
+    let hit = || {
+        for call in CALLS {
+            world.kms.fault(fault.clone().on_action(call).times(1));
+        }
+    };
+    let current = async |value: &str| {
+        for object in objects {
+            let text = format!("{object} {value}");
+            world.until_text(object, "value", &text).await;
+        }
+    };
+    put("old");
+    hit();
+    let witness = Witness::of(&world).await;
+    let _operator = world.operator().await;
+    for object in objects {
+        let spec = json!({"storeRef": {"name": "hop"}, "refresh": {"interval": "2s"}});
+        world.kms_secret(object, object, spec).await;
+    }
+    current("old").await;
+    put("new");
+    hit();
+    current("new").await;
+    let mut states = witness.states(&world).await;
+    states.dedup();
+    for object in objects {
+        let seen = states.iter().filter(|(of, _)| of == object);
+        let seen: Vec<_> = seen.map(|(_, data)| data.clone()).collect();
+        let course = ["old", "new"].map(|value| {
+            let text = format!("{object} {value}");
+            Some(Data::from([("value".to_owned(), text)]))
+        });
+        assert_eq!(seen, course, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn any_answer_that_makes_no_sense_passes_at_any_call() {
+    let suffering = effects().into_iter();
+    let suffering = suffering.map(|(name, fault)| async move { suffer(name, fault).await });
+    futures::future::join_all(suffering).await;
+}
