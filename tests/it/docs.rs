@@ -27,6 +27,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
 fn pages() -> Vec<PathBuf> {
     let others = [
         "README.md",
+        "README.zh-CN.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
