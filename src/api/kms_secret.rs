@@ -473,7 +473,7 @@ pub struct StoreStatus {
     /// Digest of what of the store decides where KMS is and who reads it; nothing secret is in it. An edit that leaves it alone reads nothing again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// resourceVersion of the Secret that holds the store's credentials.
+    /// The `resourceVersion` of the Secret that holds the store's credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_resource_version: Option<String>,
 }
@@ -544,7 +544,7 @@ pub struct TargetStatus {
     pub name: String,
     /// Uid of the Secret.
     pub uid: String,
-    /// resourceVersion that our last write answered; another one means that somebody edited it.
+    /// The `resourceVersion` that our last write answered; another one means that somebody edited it.
     pub resource_version: String,
     /// With `creationPolicy: Merge`: the keys that are ours, by their names. The others are not looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -149,7 +149,7 @@ pub struct KmsStoreStatus {
     /// Digest of what of the store decides where KMS is and who reads it, as it was looked at; nothing secret is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// resourceVersion of the Secret with the credentials, as it was looked at.
+    /// The `resourceVersion` of the Secret with the credentials, as it was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_resource_version: Option<String>,
 }

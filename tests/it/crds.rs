@@ -7,6 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::kubectl::kubectl;
 use crate::world::World;
 
 #[test]
@@ -32,6 +33,93 @@ fn the_files_are_what_the_types_say() {
         }
     }
     assert_eq!(kms_secret_operator::crds_yaml().unwrap(), printed);
+}
+
+/// Every field of a schema, with its path.
+fn fields<'a>(path: &str, schema: &'a Value, found: &mut Vec<(String, &'a Value)>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        fields(&path, field, found);
+        found.push((path, field));
+    }
+    for inner in ["items", "additionalProperties"] {
+        if schema[inner].is_object() {
+            fields(path, &schema[inner], found);
+        }
+    }
+}
+
+#[test]
+fn kubectl_explains_every_field_in_a_sentence() {
+    for crd in definitions() {
+        let kind = crd.spec.names.kind.clone();
+        let crd = serde_json::to_value(crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut found = vec![(kind.clone(), schema)];
+        fields(&kind, schema, &mut found);
+        assert!(found.len() > 20, "{kind}: {} fields", found.len());
+        for (path, field) in found {
+            let said = field["description"].as_str().unwrap_or_default();
+            let begins = said.starts_with(|c: char| c.is_uppercase() || c == '`' || c.is_numeric());
+            // The words of Kubernetes about its own type of a condition are not ours.
+            let is_ours = !path.contains(".conditions.");
+            let is_sentence = begins && said.trim_end().ends_with('.') || said.starts_with("http");
+            assert!(
+                !said.is_empty() && (is_sentence || !is_ours),
+                "{path}: {said:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_columns_tell_the_story() {
+    let (world, _operator) = World::synced("x").await;
+    let get = async |words: &[&str]| {
+        let table = kubectl(&world, &[&["get"], words].concat(), "")
+            .await
+            .done();
+        let lines: Vec<String> = table.lines().map(ToOwned::to_owned).collect();
+        let cells = |line: &String| {
+            let cells = line
+                .split("   ")
+                .map(str::trim)
+                .filter(|cell| !cell.is_empty());
+            cells.map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        (cells(&lines[0]), cells(&lines[1]))
+    };
+    let plain = [
+        "NAME",
+        "READY",
+        "REASON",
+        "SECRET",
+        "VERSION",
+        "LAST SYNC",
+        "NEXT SYNC",
+        "AGE",
+    ];
+    let (heads, cells) = get(&["kmss"]).await;
+    assert_eq!(heads, plain);
+    assert_eq!(cells.len(), plain.len(), "{cells:?}");
+    assert_eq!(cells[..4], ["text", "True", "Synced", "text"]);
+    let status = world.object("text").await.status.unwrap();
+    assert_eq!(cells[4], status.sources[0].version_id);
+    assert_eq!(cells[6], status.next_sync_time.unwrap().0.to_string());
+    let (heads, _) = get(&["kmssecrets", "-o", "wide"]).await;
+    assert_eq!(heads, [&plain[..], &["NEXT ROTATION", "STORE"]].concat());
+    world.settled().await;
+    let (heads, cells) = get(&["kmsstore"]).await;
+    assert_eq!(
+        heads,
+        ["NAME", "READY", "REASON", "REGION", "IDENTITY", "AGE"]
+    );
+    assert_eq!(cells[..4], ["prod", "True", "Authenticated", "cn-hangzhou"]);
+    let (all, _) = get(&["alikms"]).await;
+    assert!(
+        all.contains(&"READY".to_owned()),
+        "the category lists them: {all:?}"
+    );
 }
 
 async fn message<K>(world: &World, spec: Value) -> Option<String>

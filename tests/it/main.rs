@@ -25,6 +25,7 @@ mod floors;
 mod gate;
 mod helm;
 mod hostile;
+mod kubectl;
 mod matrix;
 mod members;
 mod merge;

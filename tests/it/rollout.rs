@@ -1,7 +1,5 @@
 //! Restarts of workloads: once for each change, of those that consent, and nothing else of them changes.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +15,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::docs::read;
+use crate::kubectl::kubectl;
 use crate::world::{Operator, World, a_while, condition, eventually};
 
 const RESTARTED: &str = "alikms.dev/restarted";
@@ -255,7 +254,7 @@ async fn without_consent_the_command_that_gives_it_is_told_and_then_nothing_is_l
     let _operator = world.operator().await;
     change(&world, "three").await;
     let words: Vec<&str> = command.split(' ').skip(1).collect();
-    kubectl(&world, &words, None).await;
+    kubectl(&world, &words, "").await.done();
     world.force("text").await;
     until_restarted(&world).await;
     assert_eq!(
@@ -404,7 +403,7 @@ async fn the_users_manifest_applied_again_neither_removes_the_annotation_nor_rol
     ] {
         // Client-side, the first run writes the annotation with the manifest, and the second one compares with it.
         let words = [&["apply", "-f", "-"][..], flags].concat();
-        kubectl(&world, &words, Some(manifest.to_string())).await;
+        kubectl(&world, &words, &manifest.to_string()).await.done();
         assert_eq!(template().await, before, "{flags:?}");
     }
 }
@@ -527,34 +526,4 @@ fn every_reason_of_a_rollout_is_described() {
         assert!(page.contains(&format!("| `{hindrance}` |")), "{hindrance}");
         assert!(reasons.contains(&format!("`{hindrance}`")), "{hindrance}");
     }
-}
-
-/// Runs kubectl as a user does, in the namespace of the test.
-async fn kubectl(world: &World, words: &[&str], input: Option<String>) {
-    let mut command = match world.cluster.kubeconfig() {
-        Some(file) => {
-            let mut command = Command::new(file.with_file_name("kubectl"));
-            command.arg("--kubeconfig").arg(file);
-            command
-        }
-        None => Command::new("kubectl"),
-    };
-    command
-        .args(["-n", &world.namespace])
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let run = move || {
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin
-            .write_all(input.unwrap_or_default().as_bytes())
-            .unwrap();
-        drop(stdin);
-        child.wait_with_output().unwrap()
-    };
-    let output = tokio::task::spawn_blocking(run).await.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words:?}: {said}");
 }
