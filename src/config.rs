@@ -1,7 +1,8 @@
 //! Flags and environment: the only reader of both.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
@@ -10,6 +11,7 @@ use crate::alibaba::endpoint::{AllowedEndpoint, MetadataEndpoint};
 use crate::alibaba::environment::{self, Environment};
 use crate::api::parse_duration;
 use crate::members::{self, Identity};
+use crate::plugin::{Access, Force, Status};
 
 /// Keeps native Kubernetes Secrets equal to secrets in Alibaba Cloud KMS Secrets Manager.
 #[derive(Debug, Parser)]
@@ -20,19 +22,59 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 a clean stop, or everything can be read or has its equal; 1 the operator could not start or go on, or something cannot be read or has no equal; 2 a flag is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 a clean stop, or all is well; 1 the operator could not start or go on, or something is not well (status), was not done (sync), cannot be read (check) or has no equal (convert), or it could not be found out; 2 a flag is wrong.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator, against KUBECONFIG or from inside a cluster.
     Run(Box<Run>),
-    /// Ask KMS whether KmsSecrets could be synced, without reading a value.
-    Check(Box<Check>),
+    /// What `kubectl kmssecret` does too.
+    #[command(flatten)]
+    Plugin(Plugin),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
     /// Make manifests of ack-secret-manager and External Secrets into KmsSecrets and stores.
     Convert(Convert),
+}
+
+/// How the program is called as a plugin of kubectl.
+const PLUGIN: &str = "kubectl-kmssecret";
+
+/// Shows how KmsSecrets stand, and has them synced.
+#[derive(Debug, Parser)]
+#[command(name = PLUGIN, bin_name = "kubectl kmssecret", version, after_help = PLUGIN_EXIT_CODES)]
+struct Kubectl {
+    #[command(subcommand)]
+    command: Plugin,
+}
+
+const PLUGIN_EXIT_CODES: &str = "Exit codes: 0 all is well; 1 something is not well (status), was not done (sync) or cannot be read (check), or it could not be found out; 2 a flag is wrong.";
+
+/// What is asked of KmsSecrets.
+#[derive(Debug, Subcommand)]
+pub enum Plugin {
+    /// Show which KmsSecrets are due, late or failing, from their status alone.
+    Status(Box<Status>),
+    /// Read KMS now.
+    Sync(Box<Force>),
+    /// Ask KMS whether KmsSecrets could be synced, without reading a value.
+    Check(Box<Check>),
+}
+
+impl Command {
+    /// Parses a command line, whose first word is what the program was called: as the plugin, it does nothing else.
+    ///
+    /// # Errors
+    /// What to print in its stead, and the exit code.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<_> = words.into_iter().collect();
+        let called = words.first().and_then(|word| Path::new(word).file_name());
+        if called.is_some_and(|called| called == PLUGIN) {
+            return Kubectl::try_parse_from(words).map(|kubectl| Self::Plugin(kubectl.command));
+        }
+        Cli::try_parse_from(words).map(|cli| cli.command)
+    }
 }
 
 /// What to convert.
@@ -57,9 +99,9 @@ pub struct Convert {
 pub struct Check {
     /// Names of KmsSecrets; all of the namespace when left out.
     pub names: Vec<String>,
-    /// Their namespace; that of the current context when left out.
-    #[arg(long, short)]
-    pub namespace: Option<String>,
+    /// Which cluster, and as whom.
+    #[command(flatten)]
+    pub access: Access,
     /// Where requests may go.
     #[command(flatten)]
     pub reach: Reach,
@@ -343,6 +385,45 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+        Kubectl::command().debug_assert();
+    }
+
+    #[test]
+    fn the_name_that_it_is_called_by_decides() {
+        let parse = |words: &[&str]| Command::parse(words.iter().map(OsString::from));
+        let plugin = "/usr/local/bin/kubectl-kmssecret";
+        for words in [[plugin, "status"], ["kms-secret-operator", "status"]] {
+            let parsed = parse(&words).unwrap();
+            assert!(matches!(parsed, Command::Plugin(Plugin::Status(_))));
+        }
+        assert!(parse(&[plugin, "run"]).is_err());
+        assert!(matches!(parse(&["anything", "run"]), Ok(Command::Run(_))));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (words, is_good) in [
+            ("status", true),
+            (
+                "status a b -n shop -o wide --problems --context c --as u",
+                true,
+            ),
+            ("status -A -l team=shop -o json", true),
+            ("status a -A", false),
+            ("status a -l team=shop", false),
+            ("status -A -n shop", false),
+            ("sync a b --wait --timeout 90s", true),
+            ("sync --all", true),
+            ("sync -l team=shop", true),
+            ("sync", false),
+            ("sync a --all", false),
+            ("sync a --timeout 90s", false),
+            ("sync a --wait --timeout 0s", false),
+        ] {
+            let words = ["kubectl-kmssecret"].into_iter().chain(words.split(' '));
+            let parsed = Command::parse(words.map(OsString::from));
+            assert_eq!(parsed.is_ok(), is_good, "{parsed:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! - the shell parses and wires up: this file, [`config`], [`telemetry`], [`admin`], [`events`];
 //! - [`controller`] gathers, plans, acts and records;
+//! - [`plugin`] is what people ask of KmsSecrets at a command line;
 //! - [`members`] finds out, by Leases, which part of the work is this replica's;
 //! - [`cluster`] does the I/O with the API server, [`alibaba::client`] and what is built on it (as [`alibaba::reader`] and
 //!   [`alibaba::credentials`]) that with the cloud, [`metrics`] counts;
@@ -19,6 +20,7 @@ pub mod convert;
 pub mod events;
 pub mod members;
 pub mod metrics;
+pub mod plugin;
 pub mod sync;
 pub mod telemetry;
 
@@ -44,6 +46,7 @@ use config::{Check, Reach, Run};
 use controller::{Checked, Hints, Shared};
 use members::Shares;
 use metrics::Metrics;
+use plugin::{Access, Asked, Force, Report, Status};
 use sync::share::group;
 use sync::spec::Limits;
 
@@ -137,15 +140,12 @@ pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
     Ok(yaml)
 }
 
-/// Connects to the cluster of KUBECONFIG, or to the one that this pod runs in.
+/// Connects to the cluster that the flags name: by default that of KUBECONFIG, or the one that this pod runs in.
 ///
 /// # Errors
 /// [`Error::NoCluster`].
-pub async fn connect() -> Result<Client, Error> {
-    let config = kube::Config::infer()
-        .await
-        .map_err(|err| Error::NoCluster(err.into()))?;
-    Client::try_from(config).map_err(|err| Error::NoCluster(err.into()))
+pub async fn connect(access: &Access) -> Result<Client, Error> {
+    access.connect().await.map_err(Error::NoCluster)
 }
 
 /// Runs the operator until `stop` ends, and then until what is under way is done.
@@ -305,14 +305,31 @@ fn loops(namespaces: &[String]) -> BTreeSet<Option<&str>> {
     named.map(Some).collect()
 }
 
+/// Looks how KmsSecrets stand; answers that and how it is printed.
+///
+/// # Errors
+/// The API server does not let us read them.
+pub async fn status(flags: &Status, client: Client) -> Result<(Report, String), plugin::Error> {
+    let now = now();
+    let report = plugin::status::look(flags, client, now).await?;
+    let text = report.print(flags, now);
+    Ok((report, text))
+}
+
+/// Has KmsSecrets synced now.
+///
+/// # Errors
+/// The API server does not let us ask for it.
+pub async fn force(flags: &Force, client: Client) -> Result<Vec<Asked>, plugin::Error> {
+    plugin::force::ask(flags, client, &now().to_string()).await
+}
+
 /// Asks KMS, without reading a value, whether KmsSecrets could be synced.
 ///
 /// # Errors
 /// [`Error::Unreadable`] if the API server does not let us read what has to be read.
 pub async fn check(check: Check, client: Client) -> Result<Vec<Checked>, Error> {
-    let namespace = check
-        .namespace
-        .unwrap_or_else(|| client.default_namespace().to_owned());
+    let namespace = check.access.namespace(&client);
     let limits = Limits {
         interval_min: SignedDuration::ZERO,
         target_types: Vec::new(),

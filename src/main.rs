@@ -3,30 +3,29 @@
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use kms_secret_operator::config::{Check, Cli, Command, Convert, LogFormat, Run};
-use kms_secret_operator::{check, connect, convert, crds_yaml, run, telemetry};
+use kms_secret_operator::config::{Check, Command, Convert, LogFormat, Plugin, Run};
+use kms_secret_operator::plugin::{Access, Force, Status};
+use kms_secret_operator::{check, connect, convert, crds_yaml, force, run, status, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
+/// Whether all is well.
+type Outcome = Result<bool, Box<dyn std::error::Error>>;
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Command::parse(std::env::args_os()).unwrap_or_else(|err| err.exit());
+    let outcome = match command {
         Command::Run(flags) => operate(*flags).await,
-        Command::Check(flags) => match ask(*flags).await {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(err) => Err(err),
-        },
+        Command::Plugin(Plugin::Status(flags)) => look(&flags).await,
+        Command::Plugin(Plugin::Sync(flags)) => renew(&flags).await,
+        Command::Plugin(Plugin::Check(flags)) => ask(*flags).await,
         Command::Crds => print_crds(),
-        Command::Convert(flags) => match translate(flags) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(err) => Err(err),
-        },
+        Command::Convert(flags) => translate(flags),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(err) => {
             tell(&*err);
             ExitCode::FAILURE
@@ -34,7 +33,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn operate(mut flags: Run) -> Result<(), Box<dyn std::error::Error>> {
+async fn operate(mut flags: Run) -> Outcome {
     telemetry::init(flags.log_format, flags.log_level);
     flags.reach.read_environment()?;
     flags.replica.read_environment();
@@ -46,17 +45,44 @@ async fn operate(mut flags: Run) -> Result<(), Box<dyn std::error::Error>> {
             _ = interrupt.recv() => {}
         }
     };
-    let client = connect().await?;
+    let client = connect(&Access::default()).await?;
     run(flags, client, stop).await?;
-    Ok(())
+    Ok(true)
+}
+
+/// Prints how KmsSecrets stand; answers whether nobody has to look.
+#[expect(clippy::print_stdout, reason = "the output of the command")]
+async fn look(flags: &Status) -> Outcome {
+    telemetry::init(LogFormat::Text, LevelFilter::ERROR);
+    let (report, text) = status(flags, connect(&flags.access).await?).await?;
+    print!("{text}");
+    for complaint in report.complaints() {
+        eprintln!("{complaint}");
+    }
+    Ok(report.is_fine())
+}
+
+/// Has KmsSecrets synced; answers whether that was done, or asked for where nobody waits.
+#[expect(clippy::print_stdout, reason = "the output of the command")]
+async fn renew(flags: &Force) -> Outcome {
+    telemetry::init(LogFormat::Text, LevelFilter::ERROR);
+    let asked = force(flags, connect(&flags.access).await?).await?;
+    for one in &asked {
+        println!("{one}");
+    }
+    if asked.is_empty() {
+        eprintln!("no KmsSecrets found");
+    }
+    Ok(asked.iter().all(|one| one.outcome.is_fine()))
 }
 
 /// Answers whether everything can be read.
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-async fn ask(mut flags: Check) -> Result<bool, Box<dyn std::error::Error>> {
+async fn ask(mut flags: Check) -> Outcome {
     telemetry::init(LogFormat::Text, LevelFilter::ERROR);
     flags.reach.read_environment()?;
-    let checked = check(flags, connect().await?).await?;
+    let client = connect(&flags.access).await?;
+    let checked = check(flags, client).await?;
     for one in &checked {
         let what = format!("{} {} {}", one.object, one.source, one.secret_name);
         match &one.result {
@@ -74,7 +100,7 @@ async fn ask(mut flags: Check) -> Result<bool, Box<dyn std::error::Error>> {
 
 /// Writes our manifests to standard output and what became of the others to standard error; answers whether all have their equal.
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-fn translate(flags: Convert) -> Result<bool, Box<dyn std::error::Error>> {
+fn translate(flags: Convert) -> Outcome {
     let mut input = String::new();
     for file in &flags.files {
         if file.as_os_str() == "-" {
@@ -99,9 +125,9 @@ fn translate(flags: Convert) -> Result<bool, Box<dyn std::error::Error>> {
 }
 
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-fn print_crds() -> Result<(), Box<dyn std::error::Error>> {
+fn print_crds() -> Outcome {
     print!("{}", crds_yaml()?);
-    Ok(())
+    Ok(true)
 }
 
 /// An error with its causes, on one line.

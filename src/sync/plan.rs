@@ -203,13 +203,9 @@ impl Why {
 pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
     let last_sync = seen.status.last_sync_time.as_ref().map(|time| time.0);
     let mut schedule = Schedule {
-        policy: seen.object.refresh_policy(),
-        interval: seen.object.refresh_interval().and_then(parse_duration),
-        pinned: is_pinned(seen.object),
-        sources: &seen.status.sources,
-        last_read: seen.last_read.or(last_sync)?,
         offset: seen.offset,
         hash: seen.hash,
+        ..by_policy(seen.object, seen.status, seen.last_read.or(last_sync)?)
     };
     // A clock that was ahead must not stop all reads: then it was read when it was due as we started. That stays where
     // it is; now would move on with each look.
@@ -217,6 +213,33 @@ pub fn schedule<'a>(seen: &Seen<'a>) -> Option<Schedule<'a>> {
         schedule.last_read = later(start(seen)?, -schedule.ceiling());
     }
     Some(schedule)
+}
+
+/// The longest time between two reads of an object, by what KMS said at the last one.
+#[must_use]
+pub fn ceiling(
+    object: &KmsSecret,
+    status: &KmsSecretStatus,
+    last_read: Timestamp,
+) -> SignedDuration {
+    by_policy(object, status, last_read).ceiling()
+}
+
+/// The schedule of an object, on the clock of KMS and for the uid's hash 0.
+fn by_policy<'a>(
+    object: &KmsSecret,
+    status: &'a KmsSecretStatus,
+    last_read: Timestamp,
+) -> Schedule<'a> {
+    Schedule {
+        policy: object.refresh_policy(),
+        interval: object.refresh_interval().and_then(parse_duration),
+        pinned: is_pinned(object),
+        sources: &status.sources,
+        last_read,
+        offset: SignedDuration::ZERO,
+        hash: 0,
+    }
 }
 
 /// When this process took the object over; `None` where the clock was ahead then.

@@ -101,7 +101,7 @@ impl Schedule<'_> {
     }
 
     fn spread(&self) -> SignedDuration {
-        fraction(self.hash, (self.ceiling() / 10).min(SPREAD_MAX))
+        fraction(self.hash, spread_most(self.ceiling()))
     }
 
     /// The read at the ceiling that was missed while nobody looked: spread from `start` on, so that a restart is no burst.
@@ -109,6 +109,16 @@ impl Schedule<'_> {
     pub fn after_start(&self, start: Timestamp) -> Timestamp {
         later(start, fraction(self.hash, self.ceiling().min(SPREAD_MAX)))
     }
+}
+
+/// The longest wait for a read at the ceiling, its spread included.
+#[must_use]
+pub fn longest_wait(ceiling: SignedDuration) -> SignedDuration {
+    ceiling.saturating_add(spread_most(ceiling))
+}
+
+fn spread_most(ceiling: SignedDuration) -> SignedDuration {
+    (ceiling / 10).min(SPREAD_MAX)
 }
 
 /// The share of `most` that belongs to a hash.

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::conditions::{READY, ROLLOUT_PENDING, find, remove, set};
-use super::schedule::{Overdue, is_invalid, is_type};
-use super::{Failure, Reason, whole_seconds};
+use super::schedule::{Overdue, is_invalid, is_type, longest_wait};
+use super::{Failure, Reason, later, whole_seconds};
 use crate::api::kms_secret::{
     ErrorStatus, KmsSecretStatus, RolloutStatus, SourceStatus, StoreStatus, TargetStatus,
 };
@@ -285,6 +285,18 @@ pub fn worth_writing(
         (Some(stored), Some(new)) => new.0.duration_since(stored.0) >= ceiling.max(HEARTBEAT_MIN),
         (stored, new) => stored != new,
     }
+}
+
+/// When a status that shows these times is renewed at the latest, while all goes well. Where it was not worth writing at the
+/// `next` read, it is at the first one after the heartbeat.
+#[must_use]
+pub fn renewed_by(last: Timestamp, next: Timestamp, ceiling: SignedDuration) -> Timestamp {
+    let heartbeat = ceiling.max(HEARTBEAT_MIN);
+    if next.duration_since(last) >= heartbeat {
+        return next;
+    }
+    // The read before the heartbeat, and then the longest wait.
+    later(later(last, heartbeat), longest_wait(ceiling))
 }
 
 /// The RFC 7386 merge patch that makes `old` into `new`, both as their JSON.
@@ -582,6 +594,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_status_is_renewed_by_then(ceiling in 1_i64..7200, shares in prop::collection::vec(0..=1000_i32, 1..40)) {
+            let ceiling = SignedDuration::from_secs(ceiling);
+            let mut reads = shares.iter().scan(at(0), |read, share| {
+                let wait = longest_wait(ceiling) * *share / 1000;
+                *read = later(*read, wait.max(SignedDuration::from_secs(1)));
+                Some(*read)
+            });
+            let first = reads.clone().next().unwrap();
+            let is_told = |read: &Timestamp| {
+                let status = synced(&good(), Context { now: *read, ..context(0) }, Synced { read_at: *read, ..success(0) });
+                worth_writing(&good(), &status, ceiling)
+            };
+            if let Some(told) = reads.find(is_told) {
+                prop_assert!(told <= renewed_by(at(0), first, ceiling), "{told}");
+            }
+        }
+
         #[test]
         fn a_patch_leads_from_old_to_new(old in object(), new in object()) {
             let mut patched = old.clone();

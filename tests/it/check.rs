@@ -3,7 +3,7 @@
 use clap::Parser as _;
 use kms_secret_operator::api::ClusterKmsStore;
 use kms_secret_operator::api::KmsSecret;
-use kms_secret_operator::config::{Cli, Command};
+use kms_secret_operator::config::{Cli, Command, Plugin};
 use kms_secret_operator::controller::Checked;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ async fn check(world: &World, names: &[&str]) -> Vec<Checked> {
         &origin,
     ];
     let cli = Cli::try_parse_from(words.iter().chain(names)).unwrap();
-    let Command::Check(check) = cli.command else {
+    let Command::Plugin(Plugin::Check(check)) = cli.command else {
         unreachable!()
     };
     kms_secret_operator::check(*check, world.cluster.client().await)

@@ -111,15 +111,27 @@ fn the_reference_tells_of_lists_maps_and_enums_however_deep() {
 
 #[test]
 fn every_flag_and_every_metric_is_described() {
-    let text = read("docs/operating.md");
     let command = Cli::command();
-    let run = command.find_subcommand("run").unwrap();
-    for flag in run
-        .get_arguments()
-        .filter_map(|flag| flag.get_long())
-        .filter(|flag| *flag != "help")
-    {
+    let flags = |name: &str| {
+        let command = command.find_subcommand(name).unwrap();
+        let flags = command.get_arguments().filter_map(|flag| flag.get_long());
+        flags.filter(|flag| *flag != "help").collect::<Vec<_>>()
+    };
+    let text = read("docs/operating.md");
+    for flag in flags("run") {
         assert!(text.contains(&format!("`--{flag} ")), "--{flag}");
+    }
+    let page = read("docs/plugin.md");
+    let short = [
+        ("all-namespaces", "-A"),
+        ("namespace", "-n"),
+        ("output", "-o"),
+        ("selector", "-l"),
+    ];
+    for flag in [flags("status"), flags("sync")].concat() {
+        let short = short.iter().find(|(long, _)| *long == flag);
+        let written = short.map_or(format!("`--{flag}`"), |(_, short)| (*short).to_owned());
+        assert!(page.contains(&written), "{written}");
     }
     let metrics = Metrics::default().render();
     for name in metrics

@@ -32,6 +32,7 @@ mod merge;
 mod migration;
 mod moments;
 mod ownership;
+mod plugin;
 mod policies;
 mod private_ca;
 mod reasons;
