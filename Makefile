@@ -16,6 +16,7 @@ test: ## formatting, lints, documentation, then all tests, on a real API server 
 	@dev/prerequisites test
 	@[ "$(CLUSTER)" = current ] || dev/cluster build
 	@dev/helm --build
+	@dev/promtool --build
 	cargo fmt --all --check
 	@if command -v gofmt >/dev/null; then unformatted=$$(gofmt -l dev); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }; fi
 	cargo clippy --workspace --all-targets --locked -- -D warnings
