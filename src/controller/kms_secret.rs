@@ -59,7 +59,7 @@ pub(super) async fn reconcile(
 async fn look(object: Arc<KmsSecret>, context: &Context) -> Result<Action, Infallible> {
     let mut round = gather(&object, context).await;
     let plan = plan::plan(&round.seen());
-    tracing::debug!(object = %object.name_any(), namespace = ?object.namespace(), ?plan, "planned");
+    tracing::debug!(object = %object.name_any(), namespace = object.metadata.namespace, ?plan, "planned");
     if round.hinted && matches!(plan, Plan::Done | Plan::Suspend | Plan::Wait(None)) {
         // Nothing will act on it. What is refused keeps it: it may pass in a moment.
         round.context.memories.take_hint(&object);

@@ -202,7 +202,7 @@ impl Round<'_> {
         let (ceiling, is_intact) = (self.ceiling(), self.seen().is_intact());
         tracing::info!(
             object = %self.object.name_any(),
-            namespace = ?self.object.namespace(),
+            namespace = self.object.metadata.namespace,
             reason = failure.reason.as_str(),
             code = failure.code,
             "{}", failure.message()
@@ -265,7 +265,7 @@ impl Round<'_> {
                 Err(WriteError::Stale) => {}
                 Err(WriteError::Gone) => return true,
                 Err(WriteError::Failed(failure)) => {
-                    tracing::warn!(object = %self.object.name_any(), namespace = ?self.object.namespace(), "{}", failure.message());
+                    tracing::warn!(object = %self.object.name_any(), namespace = self.object.metadata.namespace, "{}", failure.message());
                     return false;
                 }
             }

@@ -184,7 +184,7 @@ where
             // The watch shows what it is now, and names it again.
             Err(WriteError::Stale | WriteError::Gone) => return Ok(Action::await_change()),
             Err(WriteError::Failed(failure)) => {
-                tracing::warn!(store = %store.name_any(), namespace = ?store.namespace(), "{}", failure.message());
+                tracing::warn!(store = %store.name_any(), namespace = store.meta().namespace, "{}", failure.message());
                 return Ok(Action::requeue(Duration::from_secs(5)));
             }
         }
