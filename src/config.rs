@@ -180,6 +180,9 @@ pub struct Run {
     /// Who this replica is among others.
     #[command(flatten)]
     pub replica: Replica,
+    /// Show each KmsSecret in the metrics by itself: four series for each.
+    #[arg(long, env = "KMS_SECRET_OPERATOR_OBJECT_METRICS")]
+    pub object_metrics: bool,
     /// How logs are written.
     #[arg(long, env = "KMS_SECRET_OPERATOR_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,

@@ -7,7 +7,7 @@
 //! - [`plugin`] is what people ask of KmsSecrets at a command line;
 //! - [`members`] finds out, by Leases, which part of the work is this replica's;
 //! - [`cluster`] does the I/O with the API server, [`alibaba::client`] and what is built on it (as [`alibaba::reader`] and
-//!   [`alibaba::credentials`]) that with the cloud, [`metrics`] counts;
+//!   [`alibaba::credentials`]) that with the cloud, [`metrics`] counts, [`health`] knows whether all of it goes on;
 //! - [`sync`], [`convert`], [`api`] and the rest of [`alibaba`] are pure.
 
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod config;
 pub mod controller;
 pub mod convert;
 pub mod events;
+pub mod health;
 pub mod members;
 pub mod metrics;
 pub mod plugin;
@@ -44,6 +45,7 @@ use alibaba::sts::Sts;
 use cluster::Cluster;
 use config::{Check, Reach, Run};
 use controller::{Checked, Hints, Shared};
+use health::Pulses;
 use members::Shares;
 use metrics::Metrics;
 use plugin::{Access, Asked, Force, Report, Status};
@@ -167,7 +169,8 @@ pub async fn serve(
     listeners: Listeners,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(run.object_metrics));
+    let pulses = Pulses::default();
     let ready = Arc::new(AtomicBool::new(false));
     let (stopping, stopped) = watch::channel(false);
     let identity = run.replica.identity(
@@ -175,7 +178,13 @@ pub async fn serve(
         client.default_namespace(),
         group(&run.namespace),
     );
-    let (members, shares) = members::open(identity, client.clone(), Arc::clone(&metrics), now);
+    let (members, shares) = members::open(
+        identity,
+        client.clone(),
+        Arc::clone(&metrics),
+        pulses.clone(),
+        now,
+    );
     let (hints, told) = Hints::new();
     let limits = Limits {
         interval_min: run.min_refresh_interval,
@@ -188,6 +197,7 @@ pub async fn serve(
         limits,
         client.clone(),
         Arc::clone(&metrics),
+        pulses.clone(),
         hints.clone(),
         shares.clone(),
     )?;
@@ -195,17 +205,12 @@ pub async fn serve(
         let hints = hints.clone();
         move |notices| hints.pass(notices)
     };
-    let events = match listeners.events {
-        Some(listener) => {
-            let (metrics, ready) = (Arc::clone(&metrics), Arc::clone(&ready));
-            let receiver = events::Receiver::new(&run.events, hints, metrics, ready, now);
-            Some((receiver.map_err(Error::Events)?, listener))
-        }
-        None => None,
-    };
+    let events = receiver(&run, listeners.events, hints, &metrics, &ready)?;
     let admin = admin::Admin {
         metrics,
+        pulses,
         ready: Arc::clone(&ready),
+        stopping: stopped.clone(),
     };
     // Ended with this function, however that ends.
     let _servers = servers(listeners.admin, admin, events, &stopped);
@@ -262,6 +267,23 @@ pub async fn serve(
     result
 }
 
+/// The receiver of events and where it listens, if it does.
+fn receiver(
+    run: &Run,
+    listener: Option<TcpListener>,
+    hints: Hints,
+    metrics: &Arc<Metrics>,
+    ready: &Arc<AtomicBool>,
+) -> Result<Option<(events::Receiver, TcpListener)>, Error> {
+    let Some(listener) = listener else {
+        return Ok(None);
+    };
+    let (metrics, ready) = (Arc::clone(metrics), Arc::clone(ready));
+    let receiver = events::Receiver::new(&run.events, hints, metrics, ready, now);
+    let receiver = receiver.map_err(Error::Events)?;
+    Ok(Some((receiver, listener)))
+}
+
 /// Whatever is asked from outside, each in a task of its own.
 fn servers(
     listener: TcpListener,
@@ -270,7 +292,9 @@ fn servers(
     stopped: &watch::Receiver<bool>,
 ) -> JoinSet<std::io::Result<()>> {
     let mut servers = JoinSet::new();
-    servers.spawn(admin::serve(listener, admin, until_true(stopped.clone())));
+    servers.spawn(beat(admin.pulses.clone()));
+    // To the very end: it tells that the operator is stopping.
+    servers.spawn(admin::serve(listener, admin));
     if let Some((receiver, listener)) = events {
         let serving = receiver.serve(listener, until_true(stopped.clone()));
         servers.spawn(async move {
@@ -279,6 +303,14 @@ fn servers(
         });
     }
     servers
+}
+
+/// Beats for the runtime: that it still gives tasks their turn, and timers their time.
+async fn beat(pulses: Pulses) -> std::io::Result<()> {
+    let began = tokio::time::Instant::now().into_std();
+    let heart = pulses.begin("the runtime".into(), health::BOUND, began);
+    heart.keep_beating(|| true).await;
+    Ok(())
 }
 
 /// Waits until it is true. An error means that the sender is gone, which is as good.
@@ -341,6 +373,7 @@ pub async fn check(check: Check, client: Client) -> Result<Vec<Checked>, Error> 
         limits,
         client,
         Arc::default(),
+        Pulses::default(),
         Hints::new().0,
         Shares::whole(),
     )?;
@@ -354,6 +387,7 @@ fn shared(
     limits: Limits,
     client: Client,
     metrics: Arc<Metrics>,
+    pulses: Pulses,
     hints: Hints,
     shares: Shares,
 ) -> Result<Arc<Shared>, Error> {
@@ -385,6 +419,7 @@ fn shared(
         environment: reach.environment.clone(),
         kms,
         metrics,
+        pulses,
         clock: now,
         limits,
         allowed_endpoints: reach.allow_endpoint.clone(),

@@ -81,7 +81,9 @@ impl Round<'_> {
     /// Reads KMS, makes the data, writes the target: all of it or nothing.
     async fn sync(&mut self, why: Why) -> Outcome {
         let hint = self.take_wish(why);
+        let began = tokio::time::Instant::now();
         let outcome = self.attempt(why).await;
+        let elapsed = began.elapsed();
         if let (Some(hint), Outcome::Moved) = (hint, &outcome) {
             self.context.memories.hint(self.object, hint);
         }
@@ -90,7 +92,7 @@ impl Round<'_> {
             Outcome::Failed(failure) | Outcome::Refused(failure) => failure.reason,
             _ => Reason::Conflict,
         };
-        self.context.metrics.observe_sync(why, reason);
+        self.context.metrics.observe_sync(why, reason, elapsed);
         match &outcome {
             Outcome::Failed(failure) => self.note_absence(failure).await,
             _ => self.memory.absence = None,

@@ -151,10 +151,16 @@ impl Hint {
 /// Namespace and name of a target.
 type TargetKey = (String, String);
 
+/// What is remembered of one object, unless it is in hand; and, even then, the status.
+struct Kept {
+    status: Arc<KmsSecretStatus>,
+    memory: Option<Memory>,
+}
+
 /// The memories of all objects, by uid.
 #[derive(Default)]
 pub(super) struct Memories {
-    by_uid: Mutex<HashMap<String, Memory>>,
+    by_uid: Mutex<HashMap<String, Kept>>,
     /// By uid: an object waits for one target, whatever it asked for before.
     waiting: Mutex<HashMap<String, (TargetKey, ObjectRef<KmsSecret>)>>,
     /// By uid, and apart from the memories: a hint can come while its object is being reconciled.
@@ -175,12 +181,27 @@ impl Memories {
     /// Takes the memory of an object, brought up to what the cache shows. An object is never reconciled twice at once, so
     /// nobody misses it until it is put back.
     pub(super) fn take(&self, object: &KmsSecret) -> Memory {
-        let mut memory = lock(&self.by_uid).remove(&uid(object)).unwrap_or_default();
+        let mut by_uid = lock(&self.by_uid);
+        let kept = by_uid.remove(&uid(object));
+        let mut memory = kept.and_then(|kept| kept.memory).unwrap_or_default();
         memory.refresh(object);
         if lock(&self.leftovers).remove(&uid(object)) {
             memory.leftover.get_or_insert_default();
         }
+        let status = Arc::clone(&memory.status);
+        let in_hand = Kept {
+            status,
+            memory: None,
+        };
+        by_uid.insert(uid(object), in_hand);
         memory
+    }
+
+    /// The status of an object with the times that were not worth writing, if it was ever looked at.
+    pub(super) fn status(&self, object: &KmsSecret) -> Option<Arc<KmsSecretStatus>> {
+        let by_uid = lock(&self.by_uid);
+        let kept = by_uid.get(object.metadata.uid.as_deref()?)?;
+        Some(Arc::clone(&kept.status))
     }
 
     /// The object has leftovers.
@@ -198,7 +219,11 @@ impl Memories {
 
     /// Puts a memory back.
     pub(super) fn keep(&self, object: &KmsSecret, memory: Memory) {
-        lock(&self.by_uid).insert(uid(object), memory);
+        let kept = Kept {
+            status: Arc::clone(&memory.status),
+            memory: Some(memory),
+        };
+        lock(&self.by_uid).insert(uid(object), kept);
     }
 
     /// The object is gone.
@@ -294,6 +319,22 @@ mod tests {
         assert_eq!((memory.moved, memory.version.as_str()), (3, "10"));
         assert!(Arc::ptr_eq(&memory.status, &memory.stored));
         assert_eq!(memories.take(&object("10", 1)).moved, 0, "it is in hand");
+    }
+
+    #[test]
+    fn the_status_is_known_even_while_an_object_is_in_hand() {
+        let memories = Memories::default();
+        let of = |memories: &Memories| memories.status(&object("9", 1))?.observed_generation;
+        assert_eq!(of(&memories), None, "it was never looked at");
+        let mut memory = memories.take(&object("9", 1));
+        assert_eq!(of(&memories), Some(1));
+        Arc::make_mut(&mut memory.status).observed_generation = Some(2);
+        memories.keep(&object("9", 1), memory);
+        assert_eq!(of(&memories), Some(2), "as it was put back");
+        let _in_hand = memories.take(&object("9", 1));
+        assert_eq!(of(&memories), Some(2));
+        memories.forget(&object("9", 1));
+        assert_eq!(of(&memories), None);
     }
 
     #[test]

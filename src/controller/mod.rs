@@ -16,6 +16,7 @@ mod record;
 mod remove;
 mod rollout;
 mod shares;
+mod shown;
 mod store;
 mod store_status;
 mod watches;
@@ -38,8 +39,9 @@ use crate::alibaba::metadata::Metadata;
 use crate::alibaba::sts::Sts;
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::cluster::Cluster;
+use crate::health::Pulses;
 use crate::members::Shares;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Sight};
 use crate::sync::spec::Limits;
 use caches::{Caches, Stores};
 pub use check::{Checked, check};
@@ -69,6 +71,8 @@ pub struct Shared {
     pub environment: Environment,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether the loops go on.
+    pub pulses: Pulses,
     /// The one clock.
     pub clock: fn() -> Timestamp,
     /// What the operator was told to allow.
@@ -179,10 +183,10 @@ pub async fn run(
     let kms_secrets = caches.kms_secrets.clone();
     let (context, (stores_to_look_at, cluster_stores_to_look_at)) = Context::new(shared, caches);
     let context = Arc::new(context);
-    let in_use = Arc::downgrade(&context);
-    context.metrics.watch_stores(move || {
-        let context = in_use.upgrade();
-        context.map_or_else(Vec::new, |context| context.readers.glances())
+    let weak = Arc::downgrade(&context);
+    context.metrics.watch_loop(move || {
+        let context = weak.upgrade();
+        context.map_or_else(Sight::default, |context| context.sight())
     });
     let (watches, requests) = watches::open(&context, namespace, writers);
     let stop = stop.shared();
@@ -229,7 +233,13 @@ pub async fn run(
     };
     // The watches run in tasks of their own: a reconcile waits for them, so they must not wait for reconciles.
     let tasks: Vec<_> = watches.into_iter().map(tokio::spawn).collect();
-    futures::join!(filling, reconciling, of_namespaces, of_cluster, closing);
+    let working = async {
+        futures::join!(filling, reconciling, of_namespaces, of_cluster, closing);
+    };
+    tokio::select! {
+        () = working => {}
+        () = context.beat(namespace) => {}
+    }
     for task in tasks {
         task.abort();
     }

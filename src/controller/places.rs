@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot::{Sender, channel};
 
+use crate::metrics::Load;
+
 /// A namespace gets another place while it holds fewer than so many times those that are free. Alone it takes three
 /// quarters of all; of several that want everything each takes less, and a newcomer always finds one.
 const SHARE: usize = 3;
@@ -22,6 +24,8 @@ pub(super) struct Place {
 struct State {
     is_closed: bool,
     free: usize,
+    /// Places that were given, ever.
+    given: u64,
     /// By namespace; nothing of one that neither holds a place nor waits for one.
     tenants: HashMap<Arc<str>, Tenant>,
     /// The namespaces that wait, in turn.
@@ -61,6 +65,21 @@ impl Places {
         }
         self.give();
         place.await.ok()
+    }
+
+    /// How many are taken and waited for.
+    pub(super) fn load(&self) -> Load {
+        let state = self.lock();
+        let waits = |sender: &&Sender<Place>| !sender.is_closed();
+        let tenants = state.tenants.values();
+        Load {
+            waiting: tenants
+                .clone()
+                .map(|tenant| tenant.waiting.iter().filter(waits).count())
+                .sum(),
+            under_way: tenants.map(|tenant| tenant.held).sum(),
+            begun: state.given,
+        }
     }
 
     /// Gives no more places: we are stopping, and what waits has not begun.
@@ -115,6 +134,7 @@ impl State {
             };
             tenant.held += 1;
             self.free -= 1;
+            self.given += 1;
             if !tenant.waiting.is_empty() {
                 self.order.push_back(Arc::clone(&namespace));
             }
@@ -170,6 +190,26 @@ mod tests {
         drop(greedy);
         drop(greedy_too);
         assert_eq!(take(&places, "greedy", 2000).len(), 768);
+    }
+
+    #[test]
+    fn what_is_taken_and_waited_for_is_counted() {
+        let places = Places::new(4);
+        let held = take(&places, "a", 4);
+        let mut waiting = pin!(places.take("a"));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let load = |waiting, under_way, begun| Load {
+            waiting,
+            under_way,
+            begun,
+        };
+        // One of four wishes was given up, and does not wait.
+        assert_eq!(places.load(), load(1, 3, 3));
+        drop(held);
+        let got = waiting.now_or_never();
+        assert_eq!(places.load(), load(0, 1, 4));
+        drop(got);
+        assert_eq!(places.load(), load(0, 0, 4));
     }
 
     #[tokio::test]

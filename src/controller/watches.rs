@@ -208,6 +208,7 @@ impl Waking {
         K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     {
         let (context, queue) = (Arc::clone(&self.context), self.queue.clone());
+        context.metrics.expect_watch(resource);
         let awake = move |event: watcher::Result<Event<K>>| {
             let woken = match event {
                 Ok(Event::Apply(object) | Event::Delete(object)) => wakes(&context, &object),

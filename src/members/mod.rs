@@ -17,6 +17,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 
 use crate::alibaba::notice::Notice;
+use crate::health::{BOUND, Pulses};
 use crate::metrics::{HintResult, Metrics};
 use crate::sync::bulletin::Bulletin;
 use crate::sync::share::{HELD, RENEW, Share};
@@ -101,6 +102,7 @@ impl Shares {
 pub struct Members {
     leases: Arc<Leases>,
     metrics: Arc<Metrics>,
+    pulses: Pulses,
     share: watch::Sender<Share>,
     held_until: watch::Sender<Option<Instant>>,
 }
@@ -111,6 +113,7 @@ pub fn open(
     identity: Identity,
     client: Client,
     metrics: Arc<Metrics>,
+    pulses: Pulses,
     clock: fn() -> Timestamp,
 ) -> (Members, Shares) {
     let (share, told_share) = watch::channel(Share::NONE);
@@ -124,6 +127,7 @@ pub fn open(
     let members = Members {
         leases: Arc::new(leases),
         metrics,
+        pulses,
         share,
         held_until,
     };
@@ -173,9 +177,12 @@ impl Members {
         let mut own = None;
         let mut bulletin = Bulletin::default();
         let mut is_failing = false;
+        let heart = self.pulses.begin("the membership".into(), BOUND, now());
         pin_mut!(stop);
         loop {
             let began = now();
+            // Whether the last renewal worked or not: that, the Lease tells.
+            heart.beat(began);
             let renewing = self.leases.renew(&mut own, bulletin.text(began));
             let renewed = tokio::select! {
                 biased;
@@ -251,4 +258,38 @@ impl Members {
 /// The monotonic clock of the runtime.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use std::convert::Infallible;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_never_answers_stops_no_pulse() {
+        let never = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
+        let client = Client::new(tower::service_fn(never), "kms");
+        let identity = Identity {
+            name: "one".into(),
+            namespace: "kms".into(),
+            group: "cluster".into(),
+            holder: "one".into(),
+            pod: None,
+        };
+        let (pulses, metrics) = (Pulses::default(), Arc::default());
+        let clock = || Timestamp::UNIX_EPOCH;
+        let (members, shares) = open(identity, client, metrics, pulses.clone(), clock);
+        let (_told, told) = mpsc::channel(1);
+        let ready = std::future::ready(());
+        let running = members.run(ready, told, |_| (), std::future::pending());
+        pin_mut!(running);
+        for _ in 0..60 {
+            let minute = tokio::time::timeout(Duration::from_secs(60), &mut running).await;
+            assert!(minute.is_err(), "it goes on trying");
+            assert_eq!(pulses.stuck(now()), None);
+        }
+        assert!(shares.now().is_none());
+    }
 }

@@ -40,6 +40,7 @@ impl Members {
     /// Watches the others, and tells this replica's share whenever it is another; never ends.
     pub(super) async fn observe(&self, tell: impl Fn(Vec<Notice>)) {
         let identity = &self.leases.identity;
+        self.metrics.expect_watch("leases");
         let config = watcher::Config::default().labels(&identity.selector());
         let (leases, writer) = store::<Lease>();
         let events = watcher(self.leases.api.clone(), config).backoff(Steady);

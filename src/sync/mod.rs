@@ -20,6 +20,7 @@ pub mod shape;
 pub mod share;
 pub mod sources;
 pub mod spec;
+pub mod standing;
 pub mod status;
 pub mod store_status;
 pub mod tenancy;

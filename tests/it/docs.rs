@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory as _;
 use kms_secret_operator::api::definitions;
 use kms_secret_operator::config::Cli;
-use kms_secret_operator::metrics::Metrics;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{self, Scope};
@@ -110,7 +109,7 @@ fn the_reference_tells_of_lists_maps_and_enums_however_deep() {
 }
 
 #[test]
-fn every_flag_and_every_metric_is_described() {
+fn every_flag_is_described() {
     let command = Cli::command();
     let flags = |name: &str| {
         let command = command.find_subcommand(name).unwrap();
@@ -119,7 +118,8 @@ fn every_flag_and_every_metric_is_described() {
     };
     let text = read("docs/operating.md");
     for flag in flags("run") {
-        assert!(text.contains(&format!("`--{flag} ")), "--{flag}");
+        let is_described = [' ', '`'].map(|end| text.contains(&format!("`--{flag}{end}")));
+        assert!(is_described.contains(&true), "--{flag}");
     }
     let page = read("docs/plugin.md");
     let short = [
@@ -132,14 +132,6 @@ fn every_flag_and_every_metric_is_described() {
         let short = short.iter().find(|(long, _)| *long == flag);
         let written = short.map_or(format!("`--{flag}`"), |(_, short)| (*short).to_owned());
         assert!(page.contains(&written), "{written}");
-    }
-    let metrics = Metrics::default().render();
-    for name in metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE kms_secret_operator_"))
-    {
-        let name = name.split(' ').next().unwrap();
-        assert!(text.contains(&format!("`{name}")), "{name}");
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod alerts;
 mod bypass;
 mod chart;
 mod check;
@@ -24,6 +25,7 @@ mod failure;
 mod floors;
 mod gate;
 mod gitops;
+mod health;
 mod helm;
 mod hostile;
 mod kstatus;
@@ -33,6 +35,7 @@ mod members;
 mod merge;
 mod migration;
 mod moments;
+mod monitoring;
 mod ownership;
 mod plugin;
 mod policies;

@@ -424,8 +424,13 @@ impl Operator {
         self.task.abort();
     }
 
+    /// Where it tells of itself.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.admin)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> String {
-        let url = format!("http://{}/{path}", self.admin);
+        let url = self.url(path);
         match reqwest::get(url).await {
             Ok(response) => response.text().await.unwrap_or_default(),
             Err(_) => String::new(),
@@ -434,11 +439,15 @@ impl Operator {
 
     /// The sum of a counter over all series whose labels contain every one of `labels`.
     pub(crate) async fn counter(&self, name: &str, labels: &[&str]) -> u64 {
+        self.sum(name, |line| labels.iter().all(|label| line.contains(label)))
+            .await
+    }
+
+    /// The sum of a counter, at one moment, over the series that count.
+    async fn sum(&self, name: &str, counts: impl Fn(&str) -> bool) -> u64 {
         let text = self.get("metrics").await;
         text.lines()
-            .filter(|line| {
-                line.starts_with(name) && labels.iter().all(|label| line.contains(label))
-            })
+            .filter(|line| line.starts_with(name) && counts(line))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
     }
@@ -446,8 +455,8 @@ impl Operator {
     /// How many writes it has asked the API server for, besides those of its Lease.
     pub(crate) async fn writes(&self) -> u64 {
         let name = "kms_secret_operator_apiserver_requests_total";
-        let lease = self.counter(name, &["resource=\"leases\""]).await;
-        self.counter(name, &[]).await - self.counter(name, &["verb=\"get\""]).await - lease
+        let is_none = |line: &str| line.contains("verb=\"get\"") || line.contains("\"leases\"");
+        self.sum(name, |line| !is_none(line)).await
     }
 
     /// Waits until it shares the work with so many, itself among them; 0: until it has none.
