@@ -444,6 +444,25 @@ async fn its_pods_are_admitted_where_the_standard_restricted_is_enforced() {
 }
 
 #[test]
+fn the_emulator_has_an_image_of_its_own() {
+    let image = |more: &[&str]| {
+        let objects = render(&profile("emulator"), more).unwrap();
+        let deployments = of_kind(&objects, "Deployment").into_iter();
+        let containers =
+            deployments.map(|deployment| &deployment["spec"]["template"]["spec"]["containers"][0]);
+        let emulator = containers
+            .filter(|container| container["name"] == "emulator")
+            .map(|container| container["image"].as_str().unwrap().to_owned());
+        emulator.collect::<Vec<_>>()
+    };
+    let tagged = |tag| [format!("ghcr.io/kms-secret-operator/kms-emulator:{tag}")];
+    assert_eq!(image(&[]), tagged(env!("CARGO_PKG_VERSION")));
+    assert_eq!(image(&[r#"image.tag="1.2.3""#]), tagged("1.2.3"));
+    let both = [r#"image.tag="1.2.3""#, r#"emulator.image.tag="1.2.4""#];
+    assert_eq!(image(&both), tagged("1.2.4"));
+}
+
+#[test]
 fn the_table_of_values_is_current() {
     let file = "docs/installing.md";
     let (begin, end) = (

@@ -220,3 +220,18 @@ fn every_link_leads_somewhere() {
     }
     assert!(seen > 40, "{seen} links");
 }
+
+#[test]
+fn the_dockerfile_builds_this_version_with_its_oldest_rust() {
+    let manifest = read("Cargo.toml");
+    let field = |name: &str| {
+        let start = format!("{name} = \"");
+        let value = |line: &str| Some(line.strip_prefix(&start)?.strip_suffix('"')?.to_owned());
+        manifest.lines().find_map(value).unwrap()
+    };
+    let dockerfile = read("Dockerfile");
+    let rust = format!("FROM rust:{}-", field("rust-version"));
+    assert!(dockerfile.contains(&rust), "not {rust}");
+    let version = format!("ARG VERSION={}\n", field("version"));
+    assert_eq!(dockerfile.matches(&version).count(), 2, "not {version}");
+}

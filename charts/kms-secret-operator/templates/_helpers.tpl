@@ -59,13 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "kso.emulatorImage" -}}
-{{- with .Values.emulator.image -}}
-{{- if .repository -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
-{{- else -}}
-{{- include "kso.image" $ -}}
-{{- end -}}
-{{- end -}}
+{{- printf "%s:%s" .Values.emulator.image.repository (.Values.emulator.image.tag | default .Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
 {{- define "kso.emulatorName" -}}
