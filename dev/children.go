@@ -36,24 +36,35 @@ func newChildren(dir string, lock *os.File) *children {
 
 // start runs this binary as the program of that name, logging to NAME.log.
 func (c *children) start(name, program string, args ...string) error {
+	return c.startCommand(name, self(program, args...))
+}
+
+// self is this binary as one of its programs.
+func self(program string, args ...string) *exec.Cmd {
+	// Not os.Executable: its path is gone if the cache was cleaned meanwhile.
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = program
+	return cmd
+}
+
+// startCommand runs a program that may be another's, logging to NAME.log.
+func (c *children) startCommand(name string, cmd *exec.Cmd) error {
 	path := filepath.Join(c.dir, name+".log")
 	log, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	// Not os.Executable: its path is gone if the cache was cleaned meanwhile.
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Args[0] = program
 	cmd.Stdout, cmd.Stderr = log, log
 	// Each child holds the lock too, so that it's free only when all are gone.
 	cmd.ExtraFiles = []*os.File{c.lock}
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Pdeathsig: syscall.SIGKILL,
-		// Ctrl-C in a terminal is for the supervisor alone, which then ends
-		// the children in its own way.
-		Setpgid: true,
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	// Ctrl-C in a terminal is for the supervisor alone, which then ends the
+	// children in its own way.
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start %s: %w", name, err)
 	}

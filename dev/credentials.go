@@ -27,8 +27,9 @@ type credentials struct {
 
 func (c *credentials) path(name string) string { return filepath.Join(c.dir, name) }
 
-// newCredentials writes a CA, the apiserver's certificate, the key that signs
-// ServiceAccount tokens, and the administrator's token. The CA is one of its
+// newCredentials writes a CA, the apiserver's certificate, the one that it shows
+// to kubelets, the key that signs ServiceAccount tokens, and the administrator's
+// token. The CA is one of its
 // own because some TLS clients refuse a server that presents a CA certificate.
 func newCredentials(dir string) (*credentials, error) {
 	c := &credentials{dir: dir, token: rand.Text()}
@@ -63,6 +64,18 @@ func newCredentials(dir string) (*credentials, error) {
 		return nil, err
 	}
 
+	clientKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	client := certificate("kube-apiserver-kubelet-client")
+	client.KeyUsage = x509.KeyUsageDigitalSignature
+	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	clientDER, err := x509.CreateCertificate(rand.Reader, client, ca, clientKey.Public(), caKey)
+	if err != nil {
+		return nil, err
+	}
+
 	// RS256, which is what clusters sign their tokens with.
 	tokenKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -70,6 +83,10 @@ func newCredentials(dir string) (*credentials, error) {
 	}
 
 	serverKeyPEM, err := privateKeyPEM(serverKey)
+	if err != nil {
+		return nil, err
+	}
+	clientKeyPEM, err := privateKeyPEM(clientKey)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +98,8 @@ func newCredentials(dir string) (*credentials, error) {
 		"ca.crt":              c.ca,
 		"apiserver.crt":       pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serverDER}),
 		"apiserver.key":       serverKeyPEM,
+		"kubelet-client.crt":  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: clientDER}),
+		"kubelet-client.key":  clientKeyPEM,
 		"service-account.key": tokenKeyPEM,
 		"tokens.csv":          fmt.Appendf(nil, "%s,admin,admin,\"system:masters\"\n", c.token),
 	} {

@@ -1,5 +1,6 @@
-// One binary that holds the programs of a Kubernetes control plane and the
-// supervisor that runs them for tests and for the demo. See README.md.
+// One binary that holds the programs of a Kubernetes control plane and of a
+// node, and the supervisors that run them for tests and for the demo. See
+// README.md.
 package main
 
 import (
@@ -25,6 +26,7 @@ import (
 )
 
 const usage = `usage: cluster run DIR [--until-stdin-closes] [-- KUBE-APISERVER-FLAG...]
+       cluster node DIR
        cluster etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl ARG...
 `
 
@@ -32,6 +34,8 @@ const usage = `usage: cluster run DIR [--until-stdin-closes] [-- KUBE-APISERVER-
 // by or else by its first argument. Each returns the exit code.
 var programs = map[string]func(args []string) int{
 	"run":                     runSupervisor,
+	"node":                    runNode,
+	"node-inside":             runInside,
 	"etcd":                    runEtcd,
 	"kubectl":                 runKubectl,
 	"controllers":             runControllers,

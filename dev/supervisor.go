@@ -21,6 +21,10 @@ import (
 
 const startLimit = 2 * time.Minute
 
+// serviceRange is where Services have their addresses. The first one is the
+// apiserver's, which is in its certificate.
+const serviceRange = "10.0.0.0/24"
+
 // runSupervisor runs one cluster in a directory until it's told to end.
 func runSupervisor(args []string) int {
 	// Children die with the thread that started them, see children.
@@ -30,13 +34,7 @@ func runSupervisor(args []string) int {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, usage)
 		return 2
 	}
-	stop := make(chan struct{}, 3)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	go func() {
-		<-signals
-		stop <- struct{}{}
-	}()
+	stop := stopOnSignals()
 	if untilStdinCloses {
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
@@ -48,6 +46,18 @@ func runSupervisor(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// stopOnSignals returns where it tells that the process was asked to end.
+func stopOnSignals() chan struct{} {
+	stop := make(chan struct{}, 3)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	go func() {
+		<-signals
+		stop <- struct{}{}
+	}()
+	return stop
 }
 
 func parseRun(args []string) (dir string, untilStdinCloses bool, apiserverFlags []string, err error) {
@@ -80,7 +90,7 @@ func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error 
 	pidFile := filepath.Join(dir, "supervisor.pid")
 	data := filepath.Join(dir, "cluster.data")
 
-	lock, err := lockDir(dir)
+	lock, err := lockDir(dir, "cluster.lock")
 	if err != nil {
 		return err
 	}
@@ -138,7 +148,11 @@ func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error 
 		"--service-account-signing-key-file=" + files.path("service-account.key"),
 		"--service-account-key-file=" + files.path("service-account.key"),
 		"--authorization-mode=Node,RBAC", "--allow-privileged",
-		"--service-cluster-ip-range=10.0.0.0/24",
+		"--service-cluster-ip-range=" + serviceRange,
+		// For a node, if there will be one: see node.go.
+		"--kubelet-preferred-address-types=Hostname",
+		"--kubelet-client-certificate=" + files.path("kubelet-client.crt"),
+		"--kubelet-client-key=" + files.path("kubelet-client.key"),
 	}, apiserverFlags...)...); err != nil {
 		return err
 	}
@@ -181,13 +195,14 @@ func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error 
 	return programs.waitFor("", 0, stop, nil)
 }
 
-// lockDir creates the directory where needed and makes it this supervisor's.
+// lockDir creates the directory where needed and makes it this supervisor's, by
+// a lock on a file of that name in it.
 // The lock is free again when the supervisor and all its children have ended.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(dir, name string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot use the directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "cluster.lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	lock, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the directory: %w", err)
 	}
@@ -200,7 +215,7 @@ func lockDir(dir string) (*os.File, error) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, errors.New("another cluster is running in this directory")
+		return nil, errors.New("another one is running in this directory")
 	}
 	return nil, fmt.Errorf("cannot lock the directory: %w", err)
 }
