@@ -2,12 +2,13 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak fuzz build crds docs fmt clean
+.PHONY: help demo test e2e fuzz build image crds docs fmt clean
 
 CASES ?= 1000000
 MINUTES ?= 10
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: ## a tour of the operator on this machine, without an account (HOLD=1: leave everything up until Ctrl-C)
 	@dev/demo
@@ -22,6 +23,16 @@ test: ## formatting, lints, documentation, then all tests, on a real API server 
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 	cargo test --workspace --locked
+	@if [ "$(CLUSTER)" != current ]; then \
+		if dev/node able; then $(MAKE) --no-print-directory e2e; else echo "make test: so \`make e2e\` was left out"; fi; fi
+
+e2e: ## the chart on a real node: images, Pods, a mounted Secret (as root; `dev/node able` says whether it can be done here)
+	@dev/prerequisites test
+	@dev/node able
+	@dev/cluster build
+	@dev/helm --build
+	@dev/image
+	cargo test --locked --test e2e -- --ignored --nocapture
 
 soak: ## a random walk through every fault at once, for MINUTES=10; WALK_SEED=N walks the same way again
 	@dev/prerequisites test
@@ -34,6 +45,10 @@ fuzz: ## answers, signatures, schedules, templates: the property tests of src/*/
 build: ## the operator and the emulator, as releases
 	@dev/prerequisites build
 	cargo build --release --locked --workspace
+
+image: ## the images of the operator and of the emulator, without Docker, in target/images
+	@dev/prerequisites build
+	@dev/image
 
 crds: ## writes crds/*.yaml, and the chart's copies, anew from the types
 	UPDATE_CRDS=1 cargo test --locked --test it crds
