@@ -1,8 +1,7 @@
 # The commands of this project; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz build crds docs fmt clean
-.PHONY: help demo test e2e fuzz build image crds docs fmt clean
+.PHONY: help demo test e2e soak fuzz build image crds docs fmt clean
 
 CASES ?= 1000000
 MINUTES ?= 10
