@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -44,6 +45,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const NOTE_MAX: usize = 900;
 /// Writes under way at once; more only queue up in the API server.
 const WRITES_MAX: usize = 32;
+/// Statuses that stand in line for such a write: pods wait for Secrets, and only people for statuses.
+const STATUSES_MAX: usize = 16;
 /// Workloads in hand at once. Apart from the writes: admission webhooks of workloads may be slow, and nothing waits for a
 /// restart.
 const RESTARTS_MAX: usize = 16;
@@ -52,6 +55,7 @@ const RESTARTS_MAX: usize = 16;
 pub struct Cluster {
     client: Client,
     writes: Semaphore,
+    statuses: Semaphore,
     restarts: Semaphore,
     recorder: Recorder,
     /// The name that the API server knows us by.
@@ -73,6 +77,7 @@ impl Cluster {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             writes: Semaphore::new(WRITES_MAX),
+            statuses: Semaphore::new(STATUSES_MAX),
             restarts: Semaphore::new(RESTARTS_MAX),
             own_name: OnceCell::new(),
             client,
@@ -288,6 +293,7 @@ impl Cluster {
         resource_version: &str,
         patch: Value,
     ) -> Result<String, WriteError> {
+        let _turn = self.statuses.acquire().await;
         let _permit = self.writes.acquire().await;
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         (self.observe)("patch", "kmssecrets/status");
@@ -390,11 +396,17 @@ fn target_status(name: &str, secret: &PartialObjectMeta<Secret>) -> TargetStatus
     }
 }
 
-async fn within_deadline<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
-        Ok(Err(_)) => Err(CallError::Other),
-        Err(_) => Err(CallError::Timeout),
+/// The call is boxed: whoever may make it, and hardly ever does, is not to be as large as it.
+fn within_deadline<'a, T>(
+    call: impl Future<Output = kube::Result<T>> + Send + 'a,
+) -> impl Future<Output = Result<T, CallError>> + Send {
+    let call = tokio::time::timeout(DEADLINE, call.boxed());
+    async move {
+        match call.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
+            Ok(Err(_)) => Err(CallError::Other),
+            Err(_) => Err(CallError::Timeout),
+        }
     }
 }

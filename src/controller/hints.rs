@@ -65,11 +65,8 @@ impl Hints {
 
 /// Wakes the objects of one loop that notices concern, until nobody tells any more. An object that becomes this replica's
 /// has missed nothing: what came a moment ago may have come to a replica that was dead already.
-pub(super) async fn follow(
-    context: Arc<Context>,
-    mut told: broadcast::Receiver<Arc<[Notice]>>,
-    wake: impl Fn(ObjectRef<KmsSecret>),
-) {
+pub(super) async fn follow(context: Arc<Context>, mut told: broadcast::Receiver<Arc<[Notice]>>) {
+    let wake = |object| context.objects.look_at(object);
     let mut shares = context.shares.clone();
     let (mut had, mut bulletin) = (Share::NONE, Bulletin::default());
     loop {
@@ -79,7 +76,7 @@ pub(super) async fn follow(
                 let before = std::mem::replace(&mut had, has);
                 let missed = bulletin.notices(now());
                 let is_new = |uid: &str| !before.has(uid);
-                hinted(&context, &missed, is_new).into_iter().for_each(&wake);
+                hinted(&context, &missed, is_new).into_iter().for_each(wake);
                 continue;
             }
         };
@@ -88,7 +85,7 @@ pub(super) async fn follow(
                 bulletin.post(notices.iter().cloned(), now());
                 hinted(&context, &notices, |_| true)
                     .into_iter()
-                    .for_each(&wake);
+                    .for_each(wake);
             }
             Err(RecvError::Lagged(missed)) => {
                 context.metrics.count_hints(HintResult::Lost, missed);

@@ -1,16 +1,15 @@
 //! One `KmsSecret`: gather, plan, act, record.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
 use super::gather::{Round, gather};
 use super::memory::Hint;
+use super::queue::Again;
 use super::read::Fetched;
 use super::record::Outcome;
 use super::store::{self, Resolved};
@@ -24,45 +23,36 @@ use crate::sync::rollout::{self, Written};
 use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
 
-/// Reconciles one object, if it is this replica's, when there is a place for it; everything that can go wrong ends in its
-/// status.
+/// Reconciles one object, if it is there and this replica's; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
-    object: Arc<KmsSecret>,
+    object: ObjectRef<KmsSecret>,
     context: Arc<Context>,
-) -> Result<Action, Infallible> {
-    context.caches.filled().await;
+) -> Again<Duration> {
+    let Some(object) = context.caches.kms_secrets.get(&object) else {
+        return Again::Never;
+    };
     if !context.is_ours(&object) {
-        return Ok(Action::await_change());
+        return Again::Never;
     }
-    let namespace = object.namespace().unwrap_or_default();
-    let Some(_place) = context.places.take(&namespace).await else {
-        return Ok(Action::await_change());
-    };
-    // It may have changed while it waited.
-    let cached = &context.caches.kms_secrets;
-    let Some(object) = cached.get(&ObjectRef::from_obj(&*object)) else {
-        return Ok(Action::await_change());
-    };
     let uid = object.uid().unwrap_or_default();
     tokio::select! {
         // First, so that no step is taken once another replica may be at work.
         biased;
         () = context.shares.lost(&uid) => {
             context.memories.forget(&object);
-            Ok(Action::await_change())
+            Again::Never
         }
-        // In a box, so that what waits for its place is small.
-        action = Box::pin(look(Arc::clone(&object), &context)) => action,
+        next = look(&object, &context) => next,
     }
 }
 
-async fn look(object: Arc<KmsSecret>, context: &Context) -> Result<Action, Infallible> {
-    let mut round = gather(&object, context).await;
+async fn look(object: &KmsSecret, context: &Context) -> Again<Duration> {
+    let mut round = gather(object, context).await;
     let plan = plan::plan(&round.seen());
     tracing::debug!(object = %object.name_any(), namespace = object.metadata.namespace, ?plan, "planned");
     if round.hinted && matches!(plan, Plan::Done | Plan::Suspend | Plan::Wait(None)) {
         // Nothing will act on it. What is refused keeps it: it may pass in a moment.
-        round.context.memories.take_hint(&object);
+        round.context.memories.take_hint(object);
     }
     if matches!(plan, Plan::Done | Plan::Wait(_)) {
         round.remove_again().await;
@@ -74,7 +64,7 @@ async fn look(object: Arc<KmsSecret>, context: &Context) -> Result<Action, Infal
         Plan::Suspend => Outcome::Suspended,
         Plan::Fetch(why) => round.sync(why).await,
     };
-    Ok(round.record(outcome).await)
+    round.record(outcome).await
 }
 
 impl Round<'_> {

@@ -9,7 +9,7 @@ mod hints;
 mod identity;
 mod kms_secret;
 mod memory;
-mod places;
+mod queue;
 mod read;
 mod readers;
 mod record;
@@ -20,16 +20,15 @@ mod shown;
 mod store;
 mod store_status;
 mod watches;
+mod work;
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::runtime::controller::{Config, applier};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Semaphore;
 
 use crate::alibaba::client::Client as KmsClient;
@@ -47,15 +46,13 @@ use caches::{Caches, Stores};
 pub use check::{Checked, check};
 pub use hints::Hints;
 use memory::{Memories, Memory};
-use places::Places;
+use work::Work;
 
 /// Reconciles under way: many, since each is cheap and mostly waits, and what is scarce has a gate of its own. A
-/// namespace alone has 1,152 of them.
+/// namespace alone has 1,152 of them: of the more objects that wait together, the more share a read.
 const PLACES: usize = 1536;
-/// Looks at stores under way: each waits for STS.
+/// Looks at stores of a kind under way: each waits for STS.
 const STORE_PLACES: usize = 64;
-/// As many as there are objects: whoever has no place yet only waits for one.
-const UNBOUNDED: u16 = 0;
 
 /// What every loop shares.
 pub struct Shared {
@@ -93,36 +90,25 @@ pub struct Context {
     caches: Caches,
     memories: Memories,
     readers: readers::Readers,
+    objects: Work<KmsSecret>,
     /// Stores whose status is to be looked at.
-    stores: store_status::Queue<KmsStore>,
-    cluster_stores: store_status::Queue<ClusterKmsStore>,
+    stores: Work<KmsStore>,
+    cluster_stores: Work<ClusterKmsStore>,
     written: store_status::Written,
-    places: Arc<Places>,
-    store_places: Arc<Places>,
 }
 
-/// The stores whose status is to be looked at, of either kind.
-type StoreRequests = (
-    store_status::Requests<KmsStore>,
-    store_status::Requests<ClusterKmsStore>,
-);
-
 impl Context {
-    fn new(shared: Arc<Shared>, caches: Caches) -> (Self, StoreRequests) {
-        let (stores, of_namespaces) = store_status::Queue::new();
-        let (cluster_stores, of_cluster) = store_status::Queue::new();
-        let context = Self {
+    fn new(shared: Arc<Shared>, caches: Caches) -> Self {
+        Self {
             shared,
             caches,
             memories: Memories::default(),
             readers: readers::Readers::default(),
-            stores,
-            cluster_stores,
+            objects: Work::new(PLACES),
+            stores: Work::new(STORE_PLACES),
+            cluster_stores: Work::new(STORE_PLACES),
             written: store_status::Written::default(),
-            places: Places::new(PLACES),
-            store_places: Places::new(STORE_PLACES),
-        };
-        (context, (of_namespaces, of_cluster))
+        }
     }
 
     /// Puts the memory of an object back; of one that is gone or another replica's meanwhile, nothing is kept.
@@ -180,15 +166,13 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (caches, writers) = caches::empty(namespace.is_none());
-    let kms_secrets = caches.kms_secrets.clone();
-    let (context, (stores_to_look_at, cluster_stores_to_look_at)) = Context::new(shared, caches);
-    let context = Arc::new(context);
+    let context = Arc::new(Context::new(shared, caches));
     let weak = Arc::downgrade(&context);
     context.metrics.watch_loop(move || {
         let context = weak.upgrade();
         context.map_or_else(Sight::default, |context| context.sight())
     });
-    let (watches, requests) = watches::open(&context, namespace, writers);
+    let watches = watches::open(&context, namespace, writers);
     let stop = stop.shared();
     let filling = async {
         tokio::select! {
@@ -196,46 +180,28 @@ pub async fn run(
             () = stop.clone() => {}
         }
     };
-    let reconciling = applier(
-        |object, context| Box::pin(kms_secret::reconcile(object, context)),
-        |_, never: &Infallible, _| match *never {},
-        Arc::clone(&context),
-        kms_secrets,
-        requests.take_until(stop.clone()),
-        Config::default().concurrency(UNBOUNDED),
-    )
-    .for_each(|result| async move {
-        match result {
-            Ok((object, action)) => tracing::trace!(%object, ?action, "reconciled"),
-            Err(_gone) => tracing::debug!("an object was gone before it was looked at"),
-        }
-    });
-    let of_namespaces = look_at_stores(
-        Some(context.caches.stores.clone()),
-        stores_to_look_at,
-        &context,
-        stop.clone(),
-    );
-    let of_cluster = look_at_stores(
-        context
-            .caches
-            .cluster
-            .as_ref()
-            .map(|cluster| cluster.stores.clone()),
-        cluster_stores_to_look_at,
-        &context,
-        stop.clone(),
-    );
-    let closing = async {
-        stop.clone().await;
-        context.places.close();
-        context.store_places.close();
+    let working = async {
+        futures::join!(
+            filling,
+            context
+                .objects
+                .run(context.caches.filled(), stop.clone(), |object| {
+                    kms_secret::reconcile(object, Arc::clone(&context))
+                }),
+            context
+                .stores
+                .run(context.caches.filled(), stop.clone(), |store| {
+                    store_status::reconcile(store, Arc::clone(&context))
+                }),
+            context
+                .cluster_stores
+                .run(context.caches.filled(), stop.clone(), |store| {
+                    store_status::reconcile(store, Arc::clone(&context))
+                }),
+        );
     };
     // The watches run in tasks of their own: a reconcile waits for them, so they must not wait for reconciles.
     let tasks: Vec<_> = watches.into_iter().map(tokio::spawn).collect();
-    let working = async {
-        futures::join!(filling, reconciling, of_namespaces, of_cluster, closing);
-    };
     tokio::select! {
         () = working => {}
         () = context.beat(namespace) => {}
@@ -243,27 +209,4 @@ pub async fn run(
     for task in tasks {
         task.abort();
     }
-}
-
-/// Keeps the status of the stores of a kind.
-async fn look_at_stores<K>(
-    cache: Option<Store<K>>,
-    requests: store_status::Requests<K>,
-    context: &Arc<Context>,
-    stop: impl Future<Output = ()>,
-) where
-    K: store_status::HasStatus,
-    for<'a> store::Store<'a>: From<&'a K>,
-{
-    let Some(cache) = cache else { return };
-    applier(
-        |store, context| Box::pin(store_status::reconcile(store, context)),
-        |_, never: &Infallible, _| match *never {},
-        Arc::clone(context),
-        cache,
-        requests.take_until(stop),
-        Config::default().concurrency(UNBOUNDED),
-    )
-    .for_each(|_| async {})
-    .await;
 }

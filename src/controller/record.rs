@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::gather::Round;
 use super::memory::Hint;
+use super::queue::Again;
 use crate::api::kms_secret::KmsSecretStatus;
 use crate::cluster::WriteError;
 use crate::sync::backoff::{Attempted, Backoff};
@@ -59,7 +59,8 @@ enum Next {
 
 impl Round<'_> {
     /// Tells the outcome: memory, status, Event; and says when to come back.
-    pub(super) async fn record(mut self, outcome: Outcome) -> Action {
+    pub(super) async fn record(mut self, outcome: Outcome) -> Again<Duration> {
+        let is_synced = matches!(outcome, Outcome::Synced(_));
         let (before, told) = (
             Arc::clone(&self.memory.status),
             Arc::clone(&self.memory.stored),
@@ -77,11 +78,16 @@ impl Round<'_> {
                 .map(|due| due.at),
             Next::Never => {
                 self.context.keep(self.object, self.memory);
-                return Action::await_change();
+                return Again::Never;
             }
         };
         if self.memory.status != before {
             status::show_next(Arc::make_mut(&mut self.memory.status), next);
+        }
+        if is_synced && self.context.objects.is_busy() {
+            // Secrets go before statuses: the next look finds nothing to read, and tells of this one.
+            self.context.keep(self.object, self.memory);
+            return Again::Later;
         }
         let next = if self.write_status().await {
             self.announce(&told).await;
@@ -93,17 +99,12 @@ impl Round<'_> {
         let leftover = self.memory.leftover.map(|left| left.until);
         let leftover = leftover.filter(|until| *until > now);
         let soonest = next.into_iter().chain(self.again).chain(leftover).min();
-        let action = soonest.map_or_else(Action::await_change, |at| {
-            let wait = at.duration_since(now);
-            // Never zero: the clock may stand still between two looks.
-            Action::requeue(
-                Duration::try_from(wait)
-                    .unwrap_or_default()
-                    .max(Duration::from_millis(1)),
-            )
-        });
+        let wait = soonest.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         self.context.keep(self.object, self.memory);
-        action
+        // Never zero: the clock may stand still between two looks.
+        wait.map_or(Again::Never, |wait| {
+            Again::At(wait.max(Duration::from_millis(1)))
+        })
     }
 
     /// Takes the outcome into the memory, and says when to come back.

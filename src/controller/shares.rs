@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use kube::ResourceExt as _;
-use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
 use crate::alibaba::sts;
@@ -11,7 +10,7 @@ use crate::api::KmsSecret;
 
 /// Follows the share of this replica, for ever. The whole of each new share is looked at: planning costs nothing where
 /// nothing is due, and nobody knows what the replica before has left undone.
-pub(super) async fn follow(context: Arc<Context>, wake: impl Fn(ObjectRef<KmsSecret>)) {
+pub(super) async fn follow(context: Arc<Context>) {
     let mut shares = context.shares.clone();
     loop {
         let share = shares.changed().await;
@@ -23,7 +22,9 @@ pub(super) async fn follow(context: Arc<Context>, wake: impl Fn(ObjectRef<KmsSec
         context.readers.retune(&share);
         context.sts.retune(share.pace(sts::PER_SECOND));
         context.look_at(&context.caches.all_stores());
-        context.caches.all().into_iter().for_each(&wake);
+        for object in context.caches.all() {
+            context.objects.look_at(object);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Context;
-use super::places::Places;
+use super::work::Work;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::KmsSecretStatus;
 use crate::health::BOUND;
@@ -30,8 +30,8 @@ impl Context {
         Sight {
             stores: self.readers.glances(),
             objects: objects.into_iter().map(stand).collect(),
-            object_load: self.places.load(),
-            store_load: self.store_places.load(),
+            object_load: self.objects.load(),
+            store_load: self.stores.load().and(self.cluster_stores.load()),
         }
     }
 
@@ -42,20 +42,20 @@ impl Context {
             || "the loop".to_owned(),
             |namespace| format!("the loop of namespace {namespace:?}"),
         );
-        let places = self
+        let queue = self
             .pulses
             .begin(format!("the queue of {of}"), TURN, now)
-            .keep_beating(turns(&self.places));
+            .keep_beating(turns(&self.objects));
         let going_round = self.pulses.begin(of, BOUND, now).keep_beating(|| true);
-        futures::join!(places, going_round);
+        futures::join!(queue, going_round);
     }
 }
 
 /// Tells, each time, whether nobody waits, or somebody began since the last time.
-fn turns(places: &Arc<Places>) -> impl FnMut() -> bool {
-    let (places, mut before) = (Arc::clone(places), Load::default());
+fn turns(work: &Work<KmsSecret>) -> impl FnMut() -> bool {
+    let mut before = Load::default();
     move || {
-        let load = places.load();
+        let load = work.load();
         let begun = std::mem::replace(&mut before, load).begun;
         load.waiting == 0 || load.begun != begun
     }
@@ -64,25 +64,31 @@ fn turns(places: &Arc<Places>) -> impl FnMut() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::FutureExt as _;
-    use std::pin::pin;
+    use crate::controller::queue::Again;
+    use kube::runtime::reflector::ObjectRef;
 
-    #[test]
-    fn a_queue_goes_on_while_nobody_waits_or_somebody_begins() {
-        let places = Places::new(4);
-        let mut goes_on = turns(&places);
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_goes_on_while_nobody_waits_or_somebody_begins() {
+        let work = Work::new(4);
+        let mut goes_on = turns(&work);
         assert!(goes_on(), "nothing to do");
-        let held: Vec<_> = (0..3)
-            .filter_map(|_| places.take("a").now_or_never().flatten())
-            .collect();
+        let name = |name: &str| work.look_at(ObjectRef::new(name).within("a"));
+        ["0", "1", "2"].into_iter().for_each(name);
+        let minute = Duration::from_secs(60);
+        let slow = |_| async move {
+            tokio::time::sleep(minute).await;
+            Again::Never
+        };
+        let working = work.run(std::future::ready(()), std::future::pending(), slow);
+        let mut working = std::pin::pin!(working);
+        let _ = tokio::time::timeout(minute / 2, &mut working).await;
         assert!(
             goes_on() && goes_on(),
             "nobody waits, however long it takes"
         );
-        let mut waiting = pin!(places.take("a"));
-        assert!(waiting.as_mut().now_or_never().is_none());
+        name("3");
         assert!(!goes_on());
-        drop(held);
+        let _ = tokio::time::timeout(minute, &mut working).await;
         assert!(goes_on());
     }
 }

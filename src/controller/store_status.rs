@@ -1,21 +1,19 @@
 //! Looks at the credentials of each store, and tells in its status whether they work and whose they are.
 
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::controller::{Action, ReconcileRequest};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store as Cache};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::memory::is_older;
+use super::queue::Again;
 use super::readers;
 use super::store::{Resolved, Store};
 use crate::api::kms_secret::StoreKind;
@@ -24,27 +22,6 @@ use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::cluster::WriteError;
 use crate::sync::store_status::{self, Verified};
 use crate::sync::{Failure, status};
-
-/// Stores to look at.
-pub(super) type Requests<K> = UnboundedReceiver<Result<ReconcileRequest<K>, Infallible>>;
-
-/// Where the stores to look at are named.
-pub(super) struct Queue<K: Resource<DynamicType = ()> + 'static>(
-    UnboundedSender<Result<ReconcileRequest<K>, Infallible>>,
-);
-
-impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
-    pub(super) fn new() -> (Self, Requests<K>) {
-        let (queue, requests) = unbounded();
-        (Self(queue), requests)
-    }
-
-    /// Has a store looked at.
-    pub(super) fn look_at(&self, store: ObjectRef<K>) {
-        // Nobody listens any more: we are stopping.
-        let _ = self.0.unbounded_send(Ok(store.into()));
-    }
-}
 
 /// The statuses that we wrote, by the stores' uids, with their resourceVersions: a cache may not show them yet.
 #[derive(Default)]
@@ -115,6 +92,8 @@ pub(super) trait HasStatus:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
     const RESOURCE: &'static str;
+    /// What the watch has seen; none where the kind is not watched.
+    fn cache(context: &Context) -> Option<&Cache<Self>>;
     fn status(&self) -> Option<&KmsStoreStatus>;
     /// Whether any `KmsSecret` names it.
     fn is_used(&self, context: &Context) -> bool;
@@ -122,6 +101,9 @@ pub(super) trait HasStatus:
 
 impl HasStatus for KmsStore {
     const RESOURCE: &'static str = "kmsstores/status";
+    fn cache(context: &Context) -> Option<&Cache<Self>> {
+        Some(&context.caches.stores)
+    }
     fn status(&self) -> Option<&KmsStoreStatus> {
         self.status.as_ref()
     }
@@ -132,6 +114,9 @@ impl HasStatus for KmsStore {
 
 impl HasStatus for ClusterKmsStore {
     const RESOURCE: &'static str = "clusterkmsstores/status";
+    fn cache(context: &Context) -> Option<&Cache<Self>> {
+        Some(&context.caches.cluster.as_ref()?.stores)
+    }
     fn status(&self) -> Option<&KmsStoreStatus> {
         self.status.as_ref()
     }
@@ -140,24 +125,22 @@ impl HasStatus for ClusterKmsStore {
     }
 }
 
-/// Looks at one store when there is a place for it; everything that can go wrong ends in its status.
-pub(super) async fn reconcile<K>(store: Arc<K>, context: Arc<Context>) -> Result<Action, Infallible>
+/// Looks at one store; everything that can go wrong ends in its status.
+pub(super) async fn reconcile<K>(store: ObjectRef<K>, context: Arc<Context>) -> Again<Duration>
 where
     K: HasStatus,
     for<'a> Store<'a>: From<&'a K>,
 {
-    context.caches.filled().await;
+    let Some(store) = K::cache(&context).and_then(|cache| cache.get(&store)) else {
+        return Again::Never;
+    };
     let uid = store.uid().unwrap_or_default();
     // One replica looks after the status of each store, and besides it any that KMS told otherwise.
     let works = context.written.take_doubt(&uid);
     let may_write = works.is_some() && !context.shares.now().is_none();
     if !may_write && !context.shares.has(&uid) {
-        return Ok(Action::await_change());
+        return Again::Never;
     }
-    let namespace = store.namespace().unwrap_or_default();
-    let Some(_place) = context.store_places.take(&namespace).await else {
-        return Ok(Action::await_change());
-    };
     let (told, version) = context.written.newest(&*store);
     let resolved = Store::from(&*store).resolve(&context).await;
     let by_reads = |resolved: &Resolved| {
@@ -166,7 +149,7 @@ where
     };
     if works != Some(true) && resolved.as_ref().is_ok_and(by_reads) && store.is_used(&context) {
         // STS knows nothing of it: the next read that KMS answers ends it, in whatever replica.
-        return Ok(Action::await_change());
+        return Again::Never;
     }
     let found = match &resolved {
         Ok(resolved) => look(resolved, &told, &context).await,
@@ -182,18 +165,18 @@ where
                 announce(&*store, &told, &found, &context).await;
             }
             // The watch shows what it is now, and names it again.
-            Err(WriteError::Stale | WriteError::Gone) => return Ok(Action::await_change()),
+            Err(WriteError::Stale | WriteError::Gone) => return Again::Never,
             Err(WriteError::Failed(failure)) => {
                 tracing::warn!(store = %store.name_any(), namespace = store.meta().namespace, "{}", failure.message());
-                return Ok(Action::requeue(Duration::from_secs(5)));
+                return Again::At(Duration::from_secs(5));
             }
         }
     }
-    Ok(match found {
-        Ok(Verified { identity: Some(_) }) => Action::await_change(),
-        Ok(Verified { identity: None }) => Action::requeue(Duration::from_secs(300)),
-        Err(failure) => Action::requeue(again_after(&failure, &new, now)),
-    })
+    match found {
+        Ok(Verified { identity: Some(_) }) => Again::Never,
+        Ok(Verified { identity: None }) => Again::At(Duration::from_secs(300)),
+        Err(failure) => Again::At(again_after(&failure, &new, now)),
+    }
 }
 
 /// Whether the store's credentials work, and whose they are. Nothing is asked where the status tells it already.

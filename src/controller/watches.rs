@@ -1,16 +1,13 @@
 //! The watches: they fill the caches and name the objects to look at.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -25,21 +22,14 @@ use crate::api::{
 };
 use crate::cluster::is_merger;
 
-/// An object that should be looked at.
-pub(super) type Request = Result<ReconcileRequest<KmsSecret>, Infallible>;
-
-/// The watches, to be run, and the objects that they name.
+/// The watches, to be run.
 pub(super) fn open(
     context: &Arc<Context>,
     namespace: Option<&str>,
     writers: Writers,
-) -> (Vec<BoxFuture<'static, ()>>, UnboundedReceiver<Request>) {
+) -> Vec<BoxFuture<'static, ()>> {
     let (client, caches) = (context.cluster.client(), &context.caches);
-    let (queue, requests) = unbounded();
-    let waking = Waking {
-        context: Arc::clone(context),
-        queue,
-    };
+    let waking = Waking(Arc::clone(context));
     let secrets = |label: &str| {
         let labelled = format!("{label}=true");
         watch(scoped(&client, namespace), &labelled)
@@ -110,14 +100,10 @@ pub(super) fn open(
             ),
         );
     }
-    let (told, queue) = (context.hints.listen(), waking.queue);
-    let wake = move |object: ObjectRef<KmsSecret>| {
-        // Nobody listens any more: we are stopping.
-        let _ = queue.unbounded_send(Ok(object.into()));
-    };
-    watches.push(shares::follow(Arc::clone(context), wake.clone()).boxed());
-    watches.push(hints::follow(Arc::clone(context), told, wake).boxed());
-    (watches, requests)
+    watches.push(shares::follow(Arc::clone(context)).boxed());
+    let told = context.hints.listen();
+    watches.push(hints::follow(Arc::clone(context), told).boxed());
+    watches
 }
 
 /// The objects of a kind in all namespaces or in one.
@@ -189,10 +175,7 @@ where
 }
 
 /// Names the objects that a watch wakes.
-struct Waking {
-    context: Arc<Context>,
-    queue: UnboundedSender<Request>,
-}
+struct Waking(Arc<Context>);
 
 impl Waking {
     /// Keeps a cache and wakes the objects that an event is about. After a new list, that is all of them: what vanished
@@ -207,7 +190,7 @@ impl Waking {
     where
         K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     {
-        let (context, queue) = (Arc::clone(&self.context), self.queue.clone());
+        let context = Arc::clone(&self.0);
         context.metrics.expect_watch(resource);
         let awake = move |event: watcher::Result<Event<K>>| {
             let woken = match event {
@@ -230,8 +213,7 @@ impl Waking {
                 }
             };
             for object in woken {
-                // Nobody listens any more: we are stopping.
-                let _ = queue.unbounded_send(Ok(object.into()));
+                context.objects.look_at(object);
             }
             std::future::ready(())
         };

@@ -73,7 +73,9 @@ impl Loops {
 }
 
 impl Load {
-    fn and(self, other: Self) -> Self {
+    /// Both of them together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         Self {
             waiting: self.waiting + other.waiting,
             under_way: self.under_way + other.under_way,

@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 use kms_emulator::{Batch, Fault, Throttle};
 use serde_json::{Value, json};
 
+use crate::gate::{Fate, Gate};
 use crate::world::{KEY_ID, KEY_SECRET, World, a_while, eventually};
 
 fn secret(n: usize) -> String {
@@ -45,7 +46,27 @@ async fn a_thousand_objects_over_two_hundred_secrets_are_two_hundred_reads_in_te
     let world = World::new().await;
     store(&world, json!({"requestsPerSecond": 10_000})).await;
     let names = make(&world, 1000, 200).await;
-    let operator = world.operator().await;
+    // The store's credentials are held back until every object waits for them: then all of them wish at once.
+    let gate = Gate::new(|asked| {
+        if asked.path.ends_with("/secrets/kms-credentials") {
+            Fate::Held
+        } else {
+            Fate::Pass
+        }
+    });
+    let client = world.cluster.client_behind(&gate).await;
+    let flags = ["--namespace", world.namespace.as_str()];
+    let operator = world.operator_by(client, &flags, |_| ()).await;
+    eventually("every object waits", async || {
+        let waiting = "kms_secret_operator_reconciles_under_way{of=\"objects\"} 1000.0";
+        operator
+            .get("metrics")
+            .await
+            .contains(waiting)
+            .then_some(())
+    })
+    .await;
+    gate.open();
     until_all_synced(&world, &names).await;
     for n in [0, 199, 200, 999] {
         assert_eq!(

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use kube::client::{Body, DynBody};
 use serde_json::json;
+use tokio::sync::watch;
 use tower::{BoxError, Layer, Service};
 
 /// What becomes of a request.
@@ -21,6 +22,8 @@ pub(crate) enum Fate {
     Unanswered,
     /// Nothing comes back, ever; the API server may have it or not.
     Silent { is_sent: bool },
+    /// It is answered once the gate is open.
+    Held,
     /// The API server refuses it with that status.
     Refused(u16),
 }
@@ -42,11 +45,22 @@ impl Asked {
 
 /// A layer of a client of the API server.
 #[derive(Clone)]
-pub(crate) struct Gate(Arc<dyn Fn(&Asked) -> Fate + Send + Sync>);
+pub(crate) struct Gate {
+    decide: Arc<dyn Fn(&Asked) -> Fate + Send + Sync>,
+    is_open: watch::Sender<bool>,
+}
 
 impl Gate {
     pub(crate) fn new(decide: impl Fn(&Asked) -> Fate + Send + Sync + 'static) -> Self {
-        Self(Arc::new(decide))
+        Self {
+            decide: Arc::new(decide),
+            is_open: watch::Sender::new(false),
+        }
+    }
+
+    /// Lets go of what is held.
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
     }
 }
 
@@ -91,8 +105,16 @@ where
                 .query()
                 .is_some_and(|query| query.contains("watch=")),
         };
-        match (self.gate.0)(&asked) {
+        match (self.gate.decide)(&asked) {
             Fate::Pass => Box::pin(self.inner.call(request)),
+            Fate::Held => {
+                let (answer, mut opened) =
+                    (self.inner.call(request), self.gate.is_open.subscribe());
+                Box::pin(async move {
+                    let _ = opened.wait_for(|is_open| *is_open).await;
+                    answer.await
+                })
+            }
             Fate::Lost => Box::pin(async { Err(broken()) }),
             Fate::Unanswered => {
                 let answer = self.inner.call(request);

@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kms_secret_operator::api::{ClusterKmsStore, KmsSecret, KmsStore};
@@ -158,6 +159,25 @@ async fn tenant(world: &World, name: &str, secret: &str) {
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": world.namespace}],
     });
     world.apply::<RoleBinding>(name, binding).await;
+    until_allowed(world, name, "kmsstores", Some(&world.namespace)).await;
+}
+
+/// RBAC counts some time after it was written.
+async fn until_allowed(world: &World, account: &str, resource: &str, namespace: Option<&str>) {
+    let by = world.cluster.client_as(&world.namespace, account).await;
+    let question = json!({
+        "metadata": {},
+        "spec": {"resourceAttributes": {
+            "group": "alikms.dev", "resource": resource, "verb": "create", "namespace": namespace,
+        }},
+    });
+    let question: SelfSubjectAccessReview = serde_json::from_value(question).unwrap();
+    eventually("RBAC lets the tenant", async || {
+        let api: Api<SelfSubjectAccessReview> = Api::all(by.clone());
+        let answer = api.create(&PostParams::default(), &question).await.unwrap();
+        answer.status.unwrap().allowed.then_some(())
+    })
+    .await;
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the calls read better")]
@@ -558,6 +578,7 @@ async fn nobody_names_in_a_store_what_they_may_not_use_themselves() {
         "subjects": [{"kind": "ServiceAccount", "name": "tenant", "namespace": world.namespace}],
     });
     world.apply_cluster::<ClusterRoleBinding>(binding).await;
+    until_allowed(&world, "tenant", "clusterkmsstores", None).await;
     let make = async |by: &Client, auth: Value| {
         let mut spec = store_spec(auth);
         spec["namespaces"] = json!({"names": ["shop"]});
