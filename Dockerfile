@@ -9,7 +9,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --workspace --bins \
+RUN cargo build --release --locked -p kms-secret-operator -p kms-emulator \
     && dev/rootfs /operator target/release/kms-secret-operator \
     && dev/rootfs /emulator target/release/kms-emulator
 

@@ -1,10 +1,13 @@
 # The commands of this project; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e soak fuzz build image crds docs fmt clean
+.PHONY: help demo test e2e soak bench fuzz build image crds docs fmt clean
 
 CASES ?= 1000000
 MINUTES ?= 10
+SIZES ?= 100,1000,10000
+# Where `make bench` writes: docs, or another folder with a copy of docs/benchmarks.md.
+OUT ?= docs
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,12 +41,18 @@ soak: ## a random walk through every fault at once, for MINUTES=10; WALK_SEED=N 
 	@[ "$(CLUSTER)" = current ] || dev/cluster build
 	SOAK_MINUTES=$(MINUTES) cargo test --locked --test it -- --ignored --nocapture soak
 
+bench: ## measures the operator against a naive writer, writes docs/benchmarks.md (SIZES=100,1000: with fewer KmsSecrets)
+	@dev/prerequisites bench
+	@dev/cluster build
+	cargo build --release --locked -p kms-secret-operator -p kms-bench
+	target/release/kms-bench --sizes $(SIZES) --out $(OUT)
+
 fuzz: ## answers, signatures, schedules, templates: the property tests of src/*/fuzz, CASES=1000000 of each (an hour or two)
 	PROPTEST_CASES=$(CASES) cargo test --profile fuzz --locked --lib -- fuzz::
 
 build: ## the operator and the emulator, as releases
 	@dev/prerequisites build
-	cargo build --release --locked --workspace
+	cargo build --release --locked -p kms-secret-operator -p kms-emulator
 
 image: ## the images of the operator and of the emulator, without Docker, in target/images
 	@dev/prerequisites build
