@@ -9,7 +9,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked -p kms-secret-operator -p kms-emulator \
+# Nodes with Arm processors may have pages of 64 KiB, which the allocator has to know when it is built.
+RUN if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+    && cargo build --release --locked -p kms-secret-operator -p kms-emulator \
     && dev/rootfs /operator target/release/kms-secret-operator \
     && dev/rootfs /emulator target/release/kms-emulator
 

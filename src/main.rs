@@ -9,6 +9,10 @@ use kms_secret_operator::{check, connect, convert, crds_yaml, force, run, status
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
+/// A burst of work leaves holes in the heap; this one gives them back to the system.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Whether all is well.
 type Outcome = Result<bool, Box<dyn std::error::Error>>;
 

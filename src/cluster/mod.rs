@@ -376,7 +376,8 @@ impl Cluster {
             action: "Sync".into(),
             secondary: None,
         };
-        let published = tokio::time::timeout(DEADLINE, self.recorder.publish(&event, about));
+        let publishing = self.recorder.publish(&event, about).boxed();
+        let published = tokio::time::timeout(DEADLINE, publishing);
         if !matches!(published.await, Ok(Ok(()))) {
             tracing::warn!(
                 object = about.name,

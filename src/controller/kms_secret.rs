@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
@@ -47,7 +48,9 @@ pub(super) async fn reconcile(
 }
 
 async fn look(object: &KmsSecret, context: &Context) -> Again<Duration> {
-    let mut round = gather(object, context).await;
+    // Boxed, here and below: a thousand of these wait for KMS at a time, and need not be as large as what comes before and
+    // after that.
+    let mut round = gather(object, context).boxed().await;
     let plan = plan::plan(&round.seen());
     tracing::debug!(object = %object.name_any(), namespace = object.metadata.namespace, ?plan, "planned");
     if round.hinted && matches!(plan, Plan::Done | Plan::Suspend | Plan::Wait(None)) {
@@ -55,7 +58,7 @@ async fn look(object: &KmsSecret, context: &Context) -> Again<Duration> {
         round.context.memories.take_hint(object);
     }
     if matches!(plan, Plan::Done | Plan::Wait(_)) {
-        round.remove_again().await;
+        round.remove_again().boxed().await;
     }
     let outcome = match plan {
         Plan::Done => Outcome::Done,
@@ -64,7 +67,7 @@ async fn look(object: &KmsSecret, context: &Context) -> Again<Duration> {
         Plan::Suspend => Outcome::Suspended,
         Plan::Fetch(why) => round.sync(why).await,
     };
-    round.record(outcome).await
+    round.record(outcome).boxed().await
 }
 
 impl Round<'_> {
@@ -84,11 +87,11 @@ impl Round<'_> {
         };
         self.context.metrics.observe_sync(why, reason, elapsed);
         match &outcome {
-            Outcome::Failed(failure) => self.note_absence(failure).await,
+            Outcome::Failed(failure) => self.note_absence(failure).boxed().await,
             _ => self.memory.absence = None,
         }
         if let Ok(store) = &self.store {
-            self.context.tell_of_clock(store).await;
+            self.context.tell_of_clock(store).boxed().await;
         }
         if let Some(works) = tells_of_store(reason) {
             self.context.doubt_store(self.object, works);
@@ -135,6 +138,7 @@ impl Round<'_> {
             .context
             .cluster
             .apply(&desired, &Fence::from(&self.target))
+            .boxed()
             .await
         {
             Ok(target) => target,
@@ -145,7 +149,7 @@ impl Round<'_> {
             Err(WriteError::Gone) => return Outcome::Gone,
             Err(WriteError::Failed(failure)) => return Outcome::Failed(failure),
         };
-        self.remove_old_targets(why, &target).await;
+        self.remove_old_targets(why, &target).boxed().await;
         self.note_repair(why, &target);
         self.observe_rotation(&fetched);
         let (status, is_told) = (&self.memory.status, self.memory.told.rotation_failed);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -91,7 +92,7 @@ impl<'a> Round<'a> {
     pub(super) async fn fetch(&self, why: Why) -> Result<Fetched<'a>, Failure> {
         let read_at = (self.context.clock)();
         let store = self.store.as_ref().map_err(Clone::clone)?;
-        let link = readers::link(store, self.context).await?;
+        let link = readers::link(store, self.context).boxed().await?;
         let values = self.read_all(&link.reader, rank(why), &store.name).await?;
         let kms_now = read_at + self.context.kms.offset(&store.origin);
         let there = values

@@ -288,9 +288,10 @@ fn wakes_of_target(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef<KmsS
 /// Drops what nobody looks at.
 fn trim(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
-    }
+    let mut ours = metadata.annotations.take().unwrap_or_default();
+    ours.retain(|key, _| key.starts_with(crate::api::GROUP));
+    // A map that became empty keeps its room.
+    metadata.annotations = (!ours.is_empty()).then_some(ours);
 }
 
 /// Of who owns which fields, only who merged keys: that tells whether they are as they were written.
