@@ -4,7 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clap::Parser as _;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kms_secret_operator::api::definitions;
 use kms_secret_operator::config::Cli;
@@ -12,6 +19,8 @@ use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{self, Scope};
 use kube::{Api, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::docs::{read, root};
@@ -66,6 +75,79 @@ fn the_definitions_are_kept_upgraded_and_those_of_the_types() {
     assert_eq!(sorted(crds), sorted(definitions()));
     assert!(!rendered(&["crds.keep=false"]).iter().any(kept));
     assert!(rendered(&["crds.install=false"]).is_empty());
+}
+
+/// Reads an object as its type in Kubernetes 1.33, the oldest release that the chart is for, and writes it again.
+fn as_typed<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+    let typed: T = serde_json::from_value(object.clone()).unwrap();
+    serde_json::to_value(&typed).unwrap()
+}
+
+#[test]
+fn the_oldest_kubernetes_knows_every_field_of_every_profile() {
+    let mut kinds = BTreeSet::new();
+    for values in profiles() {
+        for object in render(&values, &[]).unwrap() {
+            let kind = object["kind"].as_str().unwrap();
+            let typed = match kind {
+                "ClusterRole" => as_typed::<ClusterRole>(&object),
+                "ClusterRoleBinding" => as_typed::<ClusterRoleBinding>(&object),
+                "ConfigMap" => as_typed::<ConfigMap>(&object),
+                "CustomResourceDefinition" => as_typed::<CustomResourceDefinition>(&object),
+                "Deployment" => as_typed::<Deployment>(&object),
+                "NetworkPolicy" => as_typed::<NetworkPolicy>(&object),
+                "PodDisruptionBudget" => as_typed::<PodDisruptionBudget>(&object),
+                "Role" => as_typed::<Role>(&object),
+                "RoleBinding" => as_typed::<RoleBinding>(&object),
+                "Secret" => as_typed::<Secret>(&object),
+                "Service" => as_typed::<Service>(&object),
+                "ServiceAccount" => as_typed::<ServiceAccount>(&object),
+                "ValidatingAdmissionPolicy" => as_typed::<ValidatingAdmissionPolicy>(&object),
+                "ValidatingAdmissionPolicyBinding" => {
+                    as_typed::<ValidatingAdmissionPolicyBinding>(&object)
+                }
+                _ => {
+                    assert!(is_foreign(&object), "{kind} is not looked at");
+                    continue;
+                }
+            };
+            lost(&object, &typed, kind);
+            kinds.insert(kind.to_owned());
+        }
+    }
+    assert!(kinds.len() >= 12, "{kinds:?}");
+}
+
+/// Fails where something is in `before` that is not in `after`.
+fn lost(before: &Value, after: &Value, path: &str) {
+    match (before, after) {
+        (Value::Object(before), _) => {
+            for (name, value) in before.iter().filter(|(_, value)| !is_nothing(value)) {
+                let after = after.get(name).unwrap_or(&Value::Null);
+                lost(value, after, &format!("{path}.{name}"));
+            }
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            for (before, after) in before.iter().zip(after) {
+                lost(before, after, &format!("{path}[]"));
+            }
+        }
+        // As 0 and 0.0.
+        (Value::Number(before), Value::Number(after)) => {
+            assert_eq!(before.as_f64(), after.as_f64(), "{path}");
+        }
+        _ => assert_eq!(before, after, "{path}"),
+    }
+}
+
+/// What Kubernetes takes for left out.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
 }
 
 /// A right: group, resource, verb.
