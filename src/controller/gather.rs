@@ -1,5 +1,7 @@
 //! What one reconcile looks at: the caches, the memory, and the API server only where those cannot be trusted.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
@@ -30,7 +32,7 @@ pub(super) struct Round<'a> {
 }
 
 /// Reads what the plan looks at: from the caches, and from the API server only where they cannot be trusted.
-pub(super) async fn gather<'a>(object: &'a KmsSecret, context: &'a Context) -> Round<'a> {
+pub(super) async fn gather<'a>(object: &'a Arc<KmsSecret>, context: &'a Context) -> Round<'a> {
     let mut memory = context.memories.take(object);
     let now = (context.clock)();
     memory.began.get_or_insert(now);

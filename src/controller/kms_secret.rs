@@ -47,7 +47,7 @@ pub(super) async fn reconcile(
     }
 }
 
-async fn look(object: &KmsSecret, context: &Context) -> Again<Duration> {
+async fn look(object: &Arc<KmsSecret>, context: &Context) -> Again<Duration> {
     // Boxed, here and below: a thousand of these wait for KMS at a time, and need not be as large as what comes before and
     // after that.
     let mut round = gather(object, context).boxed().await;

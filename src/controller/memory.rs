@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
+use super::known::Known;
 use crate::api::KmsSecret;
-use crate::api::kms_secret::{KmsSecretStatus, SourceStatus, TargetStatus};
+use crate::api::kms_secret::{SourceStatus, TargetStatus};
 use crate::sync::absence::Absence;
 use crate::sync::backoff::{Backoff, Repair};
 use crate::sync::hint::Wishes;
@@ -22,9 +23,9 @@ const LAG: SignedDuration = SignedDuration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Memory {
     /// The status, with times that were not worth writing.
-    pub(super) status: Arc<KmsSecretStatus>,
+    pub(super) status: Known,
     /// The status as the API server has it; mostly the same one.
-    pub(super) stored: Arc<KmsSecretStatus>,
+    pub(super) stored: Known,
     /// The resourceVersion that `stored` belongs to.
     pub(super) version: String,
     /// Since when this replica has been looking after it: what was missed before is not made up for all at once.
@@ -65,20 +66,20 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Takes in the object as the cache shows it, unless the cache lags behind our own last write.
-    pub(super) fn refresh(&mut self, object: &KmsSecret) {
+    pub(super) fn refresh(&mut self, object: &Arc<KmsSecret>) {
         let version = object.resource_version().unwrap_or_default();
         if is_older(&version, &self.version) {
             return;
         }
-        let is_known = match &object.status {
-            Some(status) => *status == *self.stored,
-            None => KmsSecretStatus::default() == *self.stored,
-        };
-        if !is_known {
-            self.stored = Arc::new(object.status.clone().unwrap_or_default());
-            self.status = Arc::clone(&self.stored);
+        let shown = Known::Shown(Arc::clone(object));
+        let is_new = shown != self.stored;
+        if is_new {
             self.last_read = None;
         }
+        if is_new || self.status == self.stored {
+            self.status = shown.clone();
+        }
+        self.stored = shown;
         self.version = version;
     }
 
@@ -153,7 +154,7 @@ type TargetKey = (String, String);
 
 /// What is remembered of one object, unless it is in hand; and, even then, the status.
 struct Kept {
-    status: Arc<KmsSecretStatus>,
+    status: Known,
     memory: Option<Memory>,
 }
 
@@ -180,7 +181,7 @@ fn uid(object: &KmsSecret) -> String {
 impl Memories {
     /// Takes the memory of an object, brought up to what the cache shows. An object is never reconciled twice at once, so
     /// nobody misses it until it is put back.
-    pub(super) fn take(&self, object: &KmsSecret) -> Memory {
+    pub(super) fn take(&self, object: &Arc<KmsSecret>) -> Memory {
         let mut by_uid = lock(&self.by_uid);
         let kept = by_uid.remove(&uid(object));
         let mut memory = kept.and_then(|kept| kept.memory).unwrap_or_default();
@@ -188,7 +189,7 @@ impl Memories {
         if lock(&self.leftovers).remove(&uid(object)) {
             memory.leftover.get_or_insert_default();
         }
-        let status = Arc::clone(&memory.status);
+        let status = memory.status.clone();
         let in_hand = Kept {
             status,
             memory: None,
@@ -198,10 +199,10 @@ impl Memories {
     }
 
     /// The status of an object with the times that were not worth writing, if it was ever looked at.
-    pub(super) fn status(&self, object: &KmsSecret) -> Option<Arc<KmsSecretStatus>> {
+    pub(super) fn status(&self, object: &KmsSecret) -> Option<Known> {
         let by_uid = lock(&self.by_uid);
         let kept = by_uid.get(object.metadata.uid.as_deref()?)?;
-        Some(Arc::clone(&kept.status))
+        Some(kept.status.clone())
     }
 
     /// The object has leftovers.
@@ -218,9 +219,13 @@ impl Memories {
     }
 
     /// Puts a memory back.
-    pub(super) fn keep(&self, object: &KmsSecret, memory: Memory) {
+    pub(super) fn keep(&self, object: &KmsSecret, mut memory: Memory) {
+        if memory.status == memory.stored {
+            // One of them is enough.
+            memory.status = memory.stored.clone();
+        }
         let kept = Kept {
-            status: Arc::clone(&memory.status),
+            status: memory.status.clone(),
             memory: Some(memory),
         };
         lock(&self.by_uid).insert(uid(object), kept);
@@ -277,14 +282,19 @@ impl Memories {
 mod tests {
     use super::*;
 
-    fn object(version: &str, generation: i64) -> KmsSecret {
-        serde_json::from_value(serde_json::json!({
+    fn object(version: &str, generation: i64) -> Arc<KmsSecret> {
+        let object = serde_json::from_value(serde_json::json!({
             "apiVersion": "alikms.dev/v1alpha1", "kind": "KmsSecret",
             "metadata": {"name": "db", "namespace": "shop", "uid": "u", "resourceVersion": version},
             "spec": {"storeRef": {"name": "prod"}, "source": {"secretName": "a"}},
             "status": {"observedGeneration": generation},
-        }))
-        .unwrap()
+        }));
+        Arc::new(object.unwrap())
+    }
+
+    /// Nothing is held but what the cache holds.
+    fn is_shown(memory: &Memory) -> bool {
+        matches!((&memory.status, &memory.stored), (Known::Shown(one), Known::Shown(other)) if Arc::ptr_eq(one, other))
     }
 
     #[test]
@@ -292,7 +302,9 @@ mod tests {
         let mut memory = Memory::default();
         memory.refresh(&object("9", 1));
         memory.version = "12".into();
-        Arc::make_mut(&mut memory.status).observed_generation = Some(2);
+        memory
+            .status
+            .change(|status| status.observed_generation = Some(2));
         memory.stored = memory.status.clone();
         memory.refresh(&object("9", 1));
         assert_eq!(
@@ -312,12 +324,12 @@ mod tests {
     fn a_memory_is_taken_and_put_back_and_holds_one_status() {
         let memories = Memories::default();
         let mut memory = memories.take(&object("9", 1));
-        assert!(Arc::ptr_eq(&memory.status, &memory.stored));
+        assert!(is_shown(&memory));
         memory.moved = 3;
         memories.keep(&object("9", 1), memory);
         let memory = memories.take(&object("10", 1));
         assert_eq!((memory.moved, memory.version.as_str()), (3, "10"));
-        assert!(Arc::ptr_eq(&memory.status, &memory.stored));
+        assert!(is_shown(&memory));
         assert_eq!(memories.take(&object("10", 1)).moved, 0, "it is in hand");
     }
 
@@ -328,7 +340,9 @@ mod tests {
         assert_eq!(of(&memories), None, "it was never looked at");
         let mut memory = memories.take(&object("9", 1));
         assert_eq!(of(&memories), Some(1));
-        Arc::make_mut(&mut memory.status).observed_generation = Some(2);
+        memory
+            .status
+            .change(|status| status.observed_generation = Some(2));
         memories.keep(&object("9", 1), memory);
         assert_eq!(of(&memories), Some(2), "as it was put back");
         let _in_hand = memories.take(&object("9", 1));

@@ -8,6 +8,7 @@ mod gather;
 mod hints;
 mod identity;
 mod kms_secret;
+mod known;
 mod memory;
 mod queue;
 mod read;

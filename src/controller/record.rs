@@ -1,12 +1,12 @@
 //! What a reconcile leaves behind: memory, status, Event, and when to come back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource as _, ResourceExt as _};
 
 use super::gather::Round;
+use super::known::Known;
 use super::memory::Hint;
 use super::queue::Again;
 use crate::api::kms_secret::KmsSecretStatus;
@@ -61,10 +61,7 @@ impl Round<'_> {
     /// Tells the outcome: memory, status, Event; and says when to come back.
     pub(super) async fn record(mut self, outcome: Outcome) -> Again<Duration> {
         let is_synced = matches!(outcome, Outcome::Synced(_));
-        let (before, told) = (
-            Arc::clone(&self.memory.status),
-            Arc::clone(&self.memory.stored),
-        );
+        let (before, told) = (self.memory.status.clone(), self.memory.stored.clone());
         let context = status::Context {
             generation: self.object.metadata.generation,
             sync: self.object.sync_token(),
@@ -82,7 +79,9 @@ impl Round<'_> {
             }
         };
         if self.memory.status != before {
-            status::show_next(Arc::make_mut(&mut self.memory.status), next);
+            self.memory
+                .status
+                .change(|status| status::show_next(status, next));
         }
         if is_synced && self.context.objects.is_busy() {
             // Secrets go before statuses: the next look finds nothing to read, and tells of this one.
@@ -258,7 +257,7 @@ impl Round<'_> {
                 .await;
             match patched {
                 Ok(version) => {
-                    memory.stored = Arc::clone(&memory.status);
+                    memory.stored = memory.status.clone();
                     memory.version = version;
                     memory.unwritten = 0;
                     return true;
@@ -280,10 +279,10 @@ impl Round<'_> {
             if fresh.uid() != self.object.uid() {
                 return true;
             }
-            let told = Arc::new(fresh.status.clone().unwrap_or_default());
             self.memory.version = fresh.resource_version().unwrap_or_default();
+            let told = Known::from(fresh.status.unwrap_or_default());
             let is_others = told != self.memory.stored;
-            self.memory.stored = Arc::clone(&told);
+            self.memory.stored = told.clone();
             if is_others {
                 // Another process told of it meanwhile: what it knows is newer than what we began with.
                 self.memory.status = told;

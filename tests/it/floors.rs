@@ -120,6 +120,8 @@ const WITHIN: &[(&str, &str)] = &[
     ("controller/store_status", "controller/memory"),
     ("controller/remove", "controller/memory"),
     ("controller/work", "controller/queue"),
+    ("controller/memory", "controller/known"),
+    ("controller/record", "controller/known"),
     ("controller/record", "controller/queue"),
     ("controller/store_status", "controller/queue"),
     ("controller/shown", "controller/work"),

@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::events::{rotated, tell, told_operator};
-use crate::ownership::values_until;
+use crate::witness::Witness;
 use crate::world::{Operator, World, a_while, eventually};
 
 /// Makes KmsSecrets `o0`, `o1` and so on, each of a secret of its own.
@@ -278,6 +278,7 @@ async fn a_replica_that_was_frozen_with_an_old_value_in_hand_puts_it_over_no_new
     frozen.signal("STOP");
     hold.release();
     world.kms.put_generic("app/text", "two");
+    let witness = Witness::of(&world).await;
     // It believes for some seconds more that all is its own: only the fence is between it and the Secret.
     let rival = world.rival().await;
     world.until_text("text", "value", "two").await;
@@ -286,12 +287,10 @@ async fn a_replica_that_was_frozen_with_an_old_value_in_hand_puts_it_over_no_new
     a_while().await;
     assert_eq!(world.text("text", "value").await.unwrap(), "two");
     world.kms.put_generic("app/text", "three");
-    let watched = async {
-        world.force("text").await;
-        values_until(&world, "text", "three").await
-    };
-    let values = tokio::time::timeout(Duration::from_secs(60), watched).await;
-    assert_eq!(values.unwrap(), ["two", "three"], "and it works on");
+    world.force("text").await;
+    world.until_text("text", "value", "three").await;
+    let values = witness.values(&world, "text").await;
+    assert_eq!(values, ["two", "three"], "and it works on");
 }
 
 #[tokio::test]

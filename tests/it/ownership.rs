@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, PostParams, WatchParams};
 use kube::core::WatchEvent;
 use serde_json::json;
 
+use crate::witness::Witness;
 use crate::world::{World, a_while, condition, eventually};
 
 #[tokio::test]
@@ -369,28 +370,6 @@ async fn two_operators_at_once_tell_the_same_and_come_to_rest() {
     assert!(world.events().await.is_empty(), "nobody contested anything");
 }
 
-/// Every value that a Secret has from now on, until `last` is seen.
-pub(crate) async fn values_until(world: &World, name: &str, last: &str) -> Vec<String> {
-    let params = WatchParams::default().fields(&format!("metadata.name={name}"));
-    let events = world.api::<Secret>().watch(&params, "0").await.unwrap();
-    let mut events = std::pin::pin!(events);
-    let mut values = Vec::new();
-    while let Some(event) = events.next().await {
-        let (WatchEvent::Added(secret) | WatchEvent::Modified(secret)) = event.unwrap() else {
-            continue;
-        };
-        let data = secret.data.unwrap_or_default();
-        values.extend(
-            data.get("value")
-                .map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()),
-        );
-        if values.last().is_some_and(|value| value == last) {
-            break;
-        }
-    }
-    values
-}
-
 #[tokio::test]
 async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
     let (world, slow) = World::synced("one").await;
@@ -407,6 +386,7 @@ async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
         (world.kms.in_flight() == 1).then_some(())
     })
     .await;
+    let witness = Witness::of(&world).await;
     world.kms.put_generic("app/text", "two");
     let quick = world.rival().await;
     world.until_text("text", "value", "two").await;
@@ -417,16 +397,11 @@ async fn a_slow_worker_cannot_put_an_old_value_over_a_newer_one() {
     .await;
     a_while().await;
     assert_eq!(world.text("text", "value").await.unwrap(), "two");
-    let values = tokio::time::timeout(Duration::from_secs(60), async {
-        world.kms.put_generic("app/text", "three");
-        world.force("text").await;
-        values_until(&world, "text", "three").await
-    });
-    assert_eq!(
-        values.await.unwrap(),
-        ["two", "three"],
-        "and the slow worker works on"
-    );
+    world.kms.put_generic("app/text", "three");
+    world.force("text").await;
+    world.until_text("text", "value", "three").await;
+    let values = witness.values(&world, "text").await;
+    assert_eq!(values, ["two", "three"], "and the slow worker works on");
     slow.stop().await;
 }
 

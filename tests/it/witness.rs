@@ -67,6 +67,20 @@ impl Witness {
         states.retain(|(name, _)| !name.starts_with("mark-"));
         states
     }
+
+    /// The values that one Secret had under the key `value`, without repeats.
+    pub(crate) async fn values(&self, world: &World, name: &str) -> Vec<String> {
+        let states = self.states(world).await.into_iter();
+        let of_it = states.filter(|(of, _)| of == name);
+        let mut values: Vec<String> = of_it
+            .map(|(_, data)| {
+                data.and_then(|mut data| data.remove("value"))
+                    .unwrap_or_default()
+            })
+            .collect();
+        values.dedup();
+        values
+    }
 }
 
 impl Drop for Witness {
