@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
-/// The longest time between two changes that are waited for.
+/// The longest time between two writes that is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 type Times = HashMap<String, Instant>;
@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     broken: Option<String>,
     /// The lists at the beginning that have ended.
     listed: usize,
+    /// How many objects were written, so that one sees whether anything moves at all.
+    writes: u64,
 }
 
 impl Seen {
@@ -95,10 +97,8 @@ impl Watch {
                 if is_so(&seen) {
                     return Ok(seen.clone());
                 }
-                let count =
-                    seen.secrets.len() + seen.ready.len() + seen.handled.len() + seen.listed;
-                if count != progress.1 {
-                    progress = (Instant::now(), count);
+                if seen.writes != progress.1 {
+                    progress = (Instant::now(), seen.writes);
                 }
                 if progress.0.elapsed() > PATIENCE {
                     let (secrets, ready) = (seen.secrets.len(), seen.ready.len());
@@ -152,7 +152,10 @@ where
         while let Some(event) = events.next().await {
             let mut seen = lock(&seen);
             match event {
-                Ok(Event::Apply(object)) => note(&mut seen, &object, Instant::now()),
+                Ok(Event::Apply(object)) => {
+                    seen.writes += 1;
+                    note(&mut seen, &object, Instant::now());
+                }
                 Ok(Event::InitDone) if !is_listed => {
                     is_listed = true;
                     seen.listed += 1;
