@@ -9,11 +9,13 @@ use super::secret_value::GetSecretValue;
 use super::turns::Turns;
 
 /// Wishes that come together are sent together: when none has come for so long...
-pub(super) const QUIET: Duration = Duration::from_millis(2);
+pub(super) const QUIET: Duration = Duration::from_millis(1);
 /// ...or when the oldest has waited for so long.
 const BURST_MAX: Duration = Duration::from_millis(250);
 /// While calls are under way, a batch that is not full waits for so long: more wishes cost it nothing.
 const FILL_MAX: Duration = Duration::from_millis(25);
+/// And for so long while more wishes are known to come.
+const CROWD_MAX: Duration = Duration::from_millis(100);
 /// So many reads that must go alone are remembered.
 const ALONE_MAX: usize = 1000;
 
@@ -26,6 +28,19 @@ pub enum Rank {
     Urgent,
     /// Periodic.
     Later,
+}
+
+/// What somebody wants to be read.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The read.
+    pub request: GetSecretValue,
+    /// How soon.
+    pub rank: Rank,
+    /// Whose turn it takes: a namespace.
+    pub tenant: Arc<str>,
+    /// Others stand in line behind it, who will wish as soon as somebody makes room.
+    pub has_followers: bool,
 }
 
 /// Reads that go out together, each with those who wait for it.
@@ -43,6 +58,8 @@ pub(super) struct Queue<A> {
     was_alone: bool,
     /// When the last wish came, and the oldest of those that wait.
     wished: (Instant, Instant),
+    /// The last wish had followers.
+    has_followers: bool,
 }
 
 impl<A> Queue<A> {
@@ -55,6 +72,7 @@ impl<A> Queue<A> {
             waiting_alone: VecDeque::new(),
             was_alone: false,
             wished: (now, now),
+            has_followers: false,
         }
     }
 
@@ -68,22 +86,16 @@ impl<A> Queue<A> {
     }
 
     /// Somebody wishes a read; who wishes the same joins it.
-    pub(super) fn push(
-        &mut self,
-        tenant: &Arc<str>,
-        rank: Rank,
-        request: GetSecretValue,
-        asker: A,
-        now: Instant,
-    ) {
+    pub(super) fn push(&mut self, wish: Wish, asker: A, now: Instant) {
         let oldest = if self.is_empty() { now } else { self.wished.1 };
         self.wished = (now, oldest);
-        let askers = self.waiting.entry(request.clone()).or_default();
+        self.has_followers = wish.has_followers;
+        let askers = self.waiting.entry(wish.request.clone()).or_default();
         askers.push(asker);
         // Who joins a periodic read with an urgent wish is queued again, and the first place counts.
-        match rank {
-            Rank::Forced | Rank::Urgent => self.urgent.push(tenant, request),
-            Rank::Later => self.later.push(tenant, request),
+        match wish.rank {
+            Rank::Forced | Rank::Urgent => self.urgent.push(&wish.tenant, wish.request),
+            Rank::Later => self.later.push(&wish.tenant, wish.request),
         }
     }
 
@@ -98,8 +110,13 @@ impl<A> Queue<A> {
     pub(super) fn linger(&self, most: usize, is_idle: bool, now: Instant) -> Option<Duration> {
         let (last, oldest) = self.wished;
         let mut until = (last + QUIET).min(oldest + BURST_MAX);
-        if most > 1 && !is_idle && self.waiting.len() < most {
-            until = until.max(oldest + FILL_MAX);
+        if most > 1 && self.waiting.len() < most {
+            let fill = match (self.has_followers, is_idle) {
+                (true, _) => CROWD_MAX,
+                (false, false) => FILL_MAX,
+                (false, true) => Duration::ZERO,
+            };
+            until = until.max(oldest + fill);
         }
         let wait = until.saturating_duration_since(now);
         (!wait.is_zero()).then_some(wait)
@@ -186,11 +203,20 @@ mod tests {
         }
     }
 
+    fn wish(rank: Rank, name: &str) -> Wish {
+        Wish {
+            request: request(name),
+            rank,
+            tenant: Arc::from("t"),
+            has_followers: false,
+        }
+    }
+
     /// Pushes reads of one tenant, and answers when.
     fn push(queue: &mut Queue<()>, names: &[(Rank, &str)]) {
         let now = queue.wished.0;
         for (rank, name) in names {
-            queue.push(&Arc::from("t"), *rank, request(name), (), now);
+            queue.push(wish(*rank, name), (), now);
         }
     }
 
@@ -246,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_could_be_fuller_waits_only_while_calls_are_under_way() {
+    fn a_batch_that_could_be_fuller_waits_while_calls_are_under_way_or_more_is_coming() {
         let now = Instant::now();
         let mut queue = Queue::new(now);
         push(&mut queue, &[(Rank::Urgent, "a")]);
@@ -259,6 +285,20 @@ mod tests {
         );
         assert_eq!(queue.linger(MOST, false, full), None);
         assert_eq!(queue.linger(1, false, quiet), None, "one is all there is");
+        let followed = Wish {
+            has_followers: true,
+            ..wish(Rank::Urgent, "b")
+        };
+        queue.push(followed, (), now);
+        let crowd = now + CROWD_MAX;
+        let wait = crowd.duration_since(quiet);
+        assert_eq!(
+            queue.linger(MOST, true, quiet),
+            Some(wait),
+            "more are coming"
+        );
+        assert_eq!(queue.linger(MOST, true, crowd), None);
+        assert_eq!(queue.linger(2, true, quiet), None, "it is full");
     }
 
     #[test]

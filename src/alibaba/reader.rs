@@ -16,7 +16,7 @@ use super::queue::{Group, Queue};
 use super::secret_value::{GetSecretValue, SecretValue};
 use super::{Class, Error};
 
-pub use super::queue::Rank;
+pub use super::queue::{Rank, Wish};
 
 /// A read that is refused for the pace is kept no longer than this: its asker has other things to do.
 const REST_MAX: Duration = Duration::from_secs(2);
@@ -122,7 +122,7 @@ impl Reader {
     ///
     /// # Errors
     /// The refusal, or at once the one that opened the breaker.
-    pub async fn read(&self, request: GetSecretValue, rank: Rank, tenant: &Arc<str>) -> Answer {
+    pub async fn read(&self, wish: Wish) -> Answer {
         let (sender, answer) = oneshot::channel();
         {
             let mut state = self.lock();
@@ -130,10 +130,11 @@ impl Reader {
             if state.is_closed {
                 return Err(CLOSED);
             }
-            if let Some(error) = state.breaker.refuse(rank == Rank::Forced, now()) {
+            let is_forced = wish.rank == Rank::Forced;
+            if let Some(error) = state.breaker.refuse(is_forced, now()) {
                 return Err(error);
             }
-            state.queue.push(tenant, rank, request, sender, now());
+            state.queue.push(wish, sender, now());
         }
         self.pump();
         answer
@@ -491,7 +492,13 @@ mod tests {
             secret_name: name.into(),
             ..GetSecretValue::default()
         };
-        let answer = reader.read(request, rank, &Arc::from(tenant)).await;
+        let wish = Wish {
+            request,
+            rank,
+            tenant: Arc::from(tenant),
+            has_followers: false,
+        };
+        let answer = reader.read(wish).await;
         answer.map(|_| ()).map_err(|error| error.to_string())
     }
 
@@ -549,9 +556,14 @@ mod tests {
             request("acs:kms:cn-hangzhou:1:secret/a", "ACSCurrent"),
             request("b", "ACSCurrent"),
         ];
-        let reads = wishes
-            .into_iter()
-            .map(|wish| reader.read(wish, Rank::Urgent, &tenant));
+        let reads = wishes.into_iter().map(|request| {
+            reader.read(Wish {
+                request,
+                rank: Rank::Urgent,
+                tenant: Arc::clone(&tenant),
+                has_followers: false,
+            })
+        });
         assert!(
             futures::future::join_all(reads)
                 .await

@@ -9,6 +9,7 @@ mod refusal;
 mod secret;
 mod shared;
 mod workload;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::api::{CREDENTIALS_LABEL, KmsSecret};
 use crate::sync::{Failure, Reason};
 use refusal::{CallError, status_error, unavailable, write_error};
 use secret::{ApplySecret, foreign_keys, release, take_over};
+use writes::{Kind, Writes};
 
 pub use refusal::WriteError;
 pub use secret::{Desired, Fence, Leaving, classify, leaving};
@@ -43,10 +45,6 @@ const MANAGER: &str = "kms-secret-operator";
 const DEADLINE: Duration = Duration::from_secs(30);
 /// An Event's note is cut to this many characters; ours are mostly one byte each, and 1 KiB is the limit.
 const NOTE_MAX: usize = 900;
-/// Writes under way at once; more only queue up in the API server.
-const WRITES_MAX: usize = 32;
-/// Statuses that stand in line for such a write: pods wait for Secrets, and only people for statuses.
-const STATUSES_MAX: usize = 16;
 /// Workloads in hand at once. Apart from the writes: admission webhooks of workloads may be slow, and nothing waits for a
 /// restart.
 const RESTARTS_MAX: usize = 16;
@@ -54,8 +52,7 @@ const RESTARTS_MAX: usize = 16;
 /// The API server, as the controllers use it.
 pub struct Cluster {
     client: Client,
-    writes: Semaphore,
-    statuses: Semaphore,
+    writes: Writes,
     restarts: Semaphore,
     recorder: Recorder,
     /// The name that the API server knows us by.
@@ -76,8 +73,7 @@ impl Cluster {
         };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
-            writes: Semaphore::new(WRITES_MAX),
-            statuses: Semaphore::new(STATUSES_MAX),
+            writes: Writes::default(),
             restarts: Semaphore::new(RESTARTS_MAX),
             own_name: OnceCell::new(),
             client,
@@ -183,7 +179,7 @@ impl Cluster {
         desired: &Desired<'_>,
         fence: &Fence,
     ) -> Result<TargetStatus, WriteError> {
-        let _permit = self.writes.acquire().await;
+        let _place = self.writes.wait(Kind::Secret).await;
         if desired.owner.creation_policy() == CreationPolicy::Merge {
             return self.merge(desired, fence).await;
         }
@@ -242,7 +238,7 @@ impl Cluster {
         seen: &ObjectMeta,
         uid: Option<&String>,
     ) -> Result<(), WriteError> {
-        let _permit = self.writes.acquire().await;
+        let _place = self.writes.wait(Kind::Secret).await;
         (self.observe)("patch", "secrets");
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let (params, patch) = (PatchParams::default(), Patch::Merge(release(seen, uid)));
@@ -263,7 +259,7 @@ impl Cluster {
         name: &str,
         seen: &ObjectMeta,
     ) -> Result<(), WriteError> {
-        let _permit = self.writes.acquire().await;
+        let _place = self.writes.wait(Kind::Secret).await;
         (self.observe)("delete", "secrets");
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let params = DeleteParams {
@@ -293,8 +289,7 @@ impl Cluster {
         resource_version: &str,
         patch: Value,
     ) -> Result<String, WriteError> {
-        let _turn = self.statuses.acquire().await;
-        let _permit = self.writes.acquire().await;
+        let _place = self.writes.wait(Kind::Status).await;
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         (self.observe)("patch", "kmssecrets/status");
         let api: Api<PartialObjectMeta<KmsSecret>> =
@@ -321,7 +316,7 @@ impl Cluster {
         resource_version: &str,
         patch: Value,
     ) -> Result<String, WriteError> {
-        let _permit = self.writes.acquire().await;
+        let _place = self.writes.wait(Kind::Secret).await;
         (self.observe)("patch", resource);
         let name = store.name_any();
         let url = K::url_path(&(), store.meta().namespace.as_deref());

@@ -12,7 +12,7 @@ use super::gather::Round;
 use super::readers;
 use crate::alibaba::Class;
 use crate::alibaba::endpoint::Origin;
-use crate::alibaba::reader::{Rank, Reader};
+use crate::alibaba::reader::{Rank, Reader, Wish};
 use crate::alibaba::secret_value::SecretValue;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{SourceRef, SourceStatus, StoreStatus};
@@ -151,12 +151,18 @@ impl<'a> Round<'a> {
         is_one: impl Fn(&crate::api::kms_secret::Source) -> bool,
     ) -> Result<Vec<(usize, Read<'a>)>, Failure> {
         let tenant: Arc<str> = self.object.namespace().unwrap_or_default().into();
+        let has_followers = self.context.objects.is_busy();
         let some = wanted
             .iter()
             .enumerate()
             .filter(|(_, named)| is_one(named.source));
         let reads = some.map(|(index, named)| {
-            let read = reader.read(sources::request(named.source), rank, &tenant);
+            let read = reader.read(Wish {
+                request: sources::request(named.source),
+                rank,
+                tenant: Arc::clone(&tenant),
+                has_followers,
+            });
             async move {
                 match read.await {
                     Ok(value) => Ok((index, (*named, Some(value)))),

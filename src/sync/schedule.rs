@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// Waited after an announced date before reading: dates count whole seconds, and a rotation takes a moment.
 const GRACE: SignedDuration = SignedDuration::from_millis(250);
 /// Reads of one date are spread over this.
-const JITTER: SignedDuration = SignedDuration::from_millis(750);
+const JITTER: SignedDuration = SignedDuration::from_millis(500);
 /// The most by which reads at the ceiling are spread.
 const SPREAD_MAX: SignedDuration = SignedDuration::from_mins(5);
 
