@@ -36,7 +36,7 @@ use writes::{Kind, Writes};
 
 pub use refusal::WriteError;
 pub use secret::{Desired, Fence, Leaving, classify, leaving};
-pub use shared::{is_merger, mergers};
+pub use shared::{is_merger, merger};
 pub use workload::{RestartError, SeenWorkload};
 
 /// Field manager of everything that we apply.

@@ -40,13 +40,16 @@ pub(super) fn marker(owner: &KmsSecret) -> String {
     )
 }
 
+/// The uid of the `KmsSecret` that says by this annotation that it has keys in a Secret.
+#[must_use]
+pub fn merger(annotation: &str) -> Option<&str> {
+    annotation.strip_prefix(MERGED_ANNOTATION_PREFIX)
+}
+
 /// The names of the `KmsSecrets` that say they have keys in a Secret, each with the uid that it had.
-pub fn mergers(secret: &ObjectMeta) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn mergers(secret: &ObjectMeta) -> impl Iterator<Item = (&str, &str)> {
     let annotations = secret.annotations.iter().flatten();
-    annotations.filter_map(|(key, name)| {
-        let uid = key.strip_prefix(MERGED_ANNOTATION_PREFIX)?;
-        Some((uid, name.as_str()))
-    })
+    annotations.filter_map(|(key, name)| Some((merger(key)?, name.as_str())))
 }
 
 /// What a Secret is to a `KmsSecret` that only wants to put keys into it: it must agree, and nobody may keep it whole.

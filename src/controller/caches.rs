@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::{Resource as _, ResourceExt as _};
 
+use super::target_meta::TargetMeta;
 use crate::api::auth::AccessKeySecretRef;
 use crate::api::kms_secret::StoreKind;
 use crate::api::kms_store::CaBundleRef;
-use crate::api::{ClusterKmsStore, KmsSecret, KmsStore, OWNER_ANNOTATION};
-use crate::cluster::mergers;
+use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 
 /// Metadata of a Secret.
 pub(super) type SecretMeta = PartialObjectMeta<Secret>;
@@ -24,7 +24,7 @@ pub(super) type NamespaceMeta = PartialObjectMeta<Namespace>;
 pub(super) struct Caches {
     pub(super) kms_secrets: Store<KmsSecret>,
     pub(super) stores: Store<KmsStore>,
-    pub(super) targets: Store<SecretMeta>,
+    pub(super) targets: Store<TargetMeta>,
     pub(super) credentials: Store<SecretMeta>,
     pub(super) ca_bundles: Store<ConfigMap>,
     /// What is of the cluster; none where the loop looks at one namespace.
@@ -43,18 +43,6 @@ pub(super) struct ClusterCaches {
     pub(super) namespaces: Store<NamespaceMeta>,
 }
 
-/// The KmsSecrets that a Secret is marked with.
-pub(super) fn marked_for(secret: &SecretMeta) -> impl Iterator<Item = ObjectRef<KmsSecret>> {
-    let owners = secret.owner_references().iter();
-    let controllers = owners.filter(|owner| owner.kind == KmsSecret::kind(&()));
-    let annotated = secret.annotations().get(OWNER_ANNOTATION).into_iter();
-    let merged = mergers(&secret.metadata).map(|(_, name)| name);
-    let names = controllers.map(|owner| owner.name.as_str());
-    let names = names.chain(annotated.map(String::as_str)).chain(merged);
-    let namespace = secret.namespace().unwrap_or_default();
-    names.map(move |name| ObjectRef::new(name).within(&namespace))
-}
-
 /// The labels of a namespace.
 pub(super) type Labels = BTreeMap<String, String>;
 
@@ -71,7 +59,7 @@ impl ClusterCaches {
 pub(super) struct Writers {
     pub(super) kms_secrets: Writer<KmsSecret>,
     pub(super) stores: Writer<KmsStore>,
-    pub(super) targets: Writer<SecretMeta>,
+    pub(super) targets: Writer<TargetMeta>,
     pub(super) credentials: Writer<SecretMeta>,
     pub(super) ca_bundles: Writer<ConfigMap>,
     pub(super) cluster: Option<(Writer<ClusterKmsStore>, Writer<NamespaceMeta>)>,

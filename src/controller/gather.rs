@@ -20,7 +20,7 @@ use crate::sync::{Failure, Reason, status};
 pub(super) struct Round<'a> {
     pub(super) object: &'a KmsSecret,
     pub(super) context: &'a Context,
-    pub(super) memory: Memory,
+    pub(super) memory: Box<Memory>,
     pub(super) store: Result<Resolved, Failure>,
     pub(super) target: Target,
     /// The target must be looked at again then.
@@ -53,6 +53,9 @@ pub(super) async fn gather<'a>(object: &'a Arc<KmsSecret>, context: &'a Context)
     if sight.is_asked {
         memory.look = false;
     }
+    if sight.is_shown {
+        memory.written = None;
+    }
     Round {
         hinted: context.memories.has_hint(object),
         hash: fnv1a(&object.uid().unwrap_or_default()),
@@ -72,6 +75,8 @@ struct Sight {
     again: Option<Timestamp>,
     /// The API server itself was asked.
     is_asked: bool,
+    /// The cache shows what we wrote last, or what came after it.
+    is_shown: bool,
 }
 
 impl From<Target> for Sight {
@@ -80,6 +85,7 @@ impl From<Target> for Sight {
             target,
             again: None,
             is_asked: false,
+            is_shown: false,
         }
     }
 }
@@ -108,18 +114,16 @@ async fn find_target(
         if let Some(cached) = cached {
             // An older version of what we wrote is a cache that lags, however long.
             let lags = expected.filter(|written| {
-                cached.uid().as_ref() == Some(&written.uid)
-                    && is_older(
-                        &cached.resource_version().unwrap_or_default(),
-                        &written.resource_version,
-                    )
+                *cached.uid == *written.uid
+                    && is_older(&cached.resource_version, &written.resource_version)
             });
-            return Ok(lags
-                .map_or_else(
-                    || classify(&cached.metadata, object),
-                    |written| as_written(object, written),
-                )
-                .into());
+            return Ok(match lags {
+                Some(written) => as_written(object, written).into(),
+                None => Sight {
+                    is_shown: true,
+                    ..classify(&cached.metadata(), object).into()
+                },
+            });
         }
         if let Some((written, until)) = memory.unseen(name, now) {
             return Ok(Sight {
@@ -171,7 +175,7 @@ impl Round<'_> {
             tried: self.memory.tried,
             store: store.map(|store| &store.status),
             target: &self.target,
-            backoff: self.memory.backoff.as_ref(),
+            backoff: self.memory.backoff.as_deref(),
             repaired: self.memory.repaired.as_ref(),
             moved_until: self.memory.moved_until,
             hinted: self.hinted,

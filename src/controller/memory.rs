@@ -33,9 +33,9 @@ pub(super) struct Memory {
     /// When KMS was last read with success, to the fraction.
     pub(super) last_read: Option<Timestamp>,
     /// What we last wrote to the target, and when.
-    pub(super) written: Option<(TargetStatus, Timestamp)>,
+    pub(super) written: Option<Box<(TargetStatus, Timestamp)>>,
     /// Attempts that failed.
-    pub(super) backoff: Option<Backoff>,
+    pub(super) backoff: Option<Box<Backoff>>,
     /// Since when the plan has been a refusal.
     pub(super) refused_since: Option<Timestamp>,
     /// The last repairs.
@@ -112,7 +112,7 @@ impl Memory {
         target: &str,
         now: Timestamp,
     ) -> Option<(&TargetStatus, Timestamp)> {
-        let (written, at) = self.written.as_ref()?;
+        let (written, at) = self.written.as_deref()?;
         let until = *at + LAG;
         (written.name == target && now < until).then_some((written, until))
     }
@@ -155,7 +155,7 @@ type TargetKey = (String, String);
 /// What is remembered of one object, unless it is in hand; and, even then, the status.
 struct Kept {
     status: Known,
-    memory: Option<Memory>,
+    memory: Option<Box<Memory>>,
 }
 
 /// The memories of all objects, by uid.
@@ -181,7 +181,7 @@ fn uid(object: &KmsSecret) -> String {
 impl Memories {
     /// Takes the memory of an object, brought up to what the cache shows. An object is never reconciled twice at once, so
     /// nobody misses it until it is put back.
-    pub(super) fn take(&self, object: &Arc<KmsSecret>) -> Memory {
+    pub(super) fn take(&self, object: &Arc<KmsSecret>) -> Box<Memory> {
         let mut by_uid = lock(&self.by_uid);
         let kept = by_uid.remove(&uid(object));
         let mut memory = kept.and_then(|kept| kept.memory).unwrap_or_default();
@@ -219,7 +219,7 @@ impl Memories {
     }
 
     /// Puts a memory back.
-    pub(super) fn keep(&self, object: &KmsSecret, mut memory: Memory) {
+    pub(super) fn keep(&self, object: &KmsSecret, mut memory: Box<Memory>) {
         if memory.status == memory.stored {
             // One of them is enough.
             memory.status = memory.stored.clone();

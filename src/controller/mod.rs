@@ -20,6 +20,7 @@ mod shares;
 mod shown;
 mod store;
 mod store_status;
+mod target_meta;
 mod watches;
 mod work;
 
@@ -113,7 +114,7 @@ impl Context {
     }
 
     /// Puts the memory of an object back; of one that is gone or another replica's meanwhile, nothing is kept.
-    fn keep(&self, object: &KmsSecret, memory: Memory) {
+    fn keep(&self, object: &KmsSecret, memory: Box<Memory>) {
         let cached = self.caches.kms_secrets.get(&ObjectRef::from_obj(object));
         let is_there = cached.is_some_and(|cached| cached.uid() == object.uid());
         if is_there && self.is_ours(object) {

@@ -134,7 +134,7 @@ impl Round<'_> {
             Outcome::Synced(synced) => {
                 memory.note_versions(&synced.sources);
                 let read_at = synced.read_at;
-                memory.written = Some((synced.target.clone(), context.now));
+                memory.written = Some(Box::new((synced.target.clone(), context.now)));
                 memory.status = status::synced(&memory.status, context, *synced).into();
                 memory.last_read = Some(read_at);
                 memory.backoff = None;
@@ -174,7 +174,7 @@ impl Round<'_> {
         let since = same.map_or(context.now, |last| last.since);
         let backoff = backoff(attempt, since, failure, context.now);
         let at = backoff.retry_at(self.hash);
-        self.memory.backoff = Some(backoff);
+        self.memory.backoff = Some(backoff.into());
         self.memory.tried = true;
         self.tell_failure(failure, context);
         Next::At(at)

@@ -5,9 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::Context;
-use super::caches::{SecretMeta, marked_for};
 use super::gather::Round;
 use super::memory::Leftover;
+use super::target_meta::TargetMeta;
 use crate::api::KmsSecret;
 use crate::api::kms_secret::TargetStatus;
 use crate::cluster::{Leaving, leaving};
@@ -27,8 +27,8 @@ impl Context {
     }
 
     /// The same of one Secret: the cache may show it only after its successor was written.
-    pub(super) fn note_leftover(&self, secret: &SecretMeta) {
-        for reference in marked_for(secret) {
+    pub(super) fn note_leftover(&self, secret: &TargetMeta) {
+        for reference in secret.marked_for() {
             let object = self.caches.kms_secrets.get(&reference);
             if let Some(object) = object.filter(|object| is_leftover(secret, object)) {
                 self.memories.note_leftover(&object);
@@ -37,10 +37,18 @@ impl Context {
     }
 }
 
-fn is_leftover(secret: &SecretMeta, object: &KmsSecret) -> bool {
-    secret.namespace() == object.namespace()
-        && secret.name_any() != object.target_name()
-        && leaving(&secret.metadata, object).is_some()
+/// Cheap for what is not, since all targets are asked.
+fn is_leftover(secret: &TargetMeta, object: &KmsSecret) -> bool {
+    let metadata = &object.metadata;
+    let is_marked = || {
+        secret
+            .marks()
+            .any(|name| metadata.name.as_deref() == Some(name))
+    };
+    Some(secret.namespace()) == metadata.namespace.as_deref()
+        && secret.name() != object.target_name()
+        && is_marked()
+        && leaving(&secret.metadata(), object).is_some()
 }
 
 impl Round<'_> {
@@ -52,7 +60,7 @@ impl Round<'_> {
         let is_renamed = old.is_some_and(|old| old.name != new.name);
         if is_renamed
             || self.memory.leftover.is_some()
-            || matches!(why, Why::Changed | Why::Missing | Why::Forced)
+            || matches!(why, Why::Changed | Why::Missing)
         {
             self.remove_leftovers().await;
         }
@@ -81,7 +89,7 @@ impl Round<'_> {
         let mut kept = Vec::new();
         for old in olds {
             if let Err(deed) = self.remove(&old).await {
-                kept.push((old.name_any(), deed));
+                kept.push((old.name().to_owned(), deed));
             }
         }
         if kept.is_empty() {
@@ -109,24 +117,24 @@ impl Round<'_> {
     }
 
     /// Removes one Secret, or says what could not be done to it.
-    async fn remove(&self, old: &SecretMeta) -> Result<(), &'static str> {
-        let Some(leaving) = leaving(&old.metadata, self.object) else {
+    async fn remove(&self, old: &TargetMeta) -> Result<(), &'static str> {
+        let seen = old.metadata();
+        let Some(leaving) = leaving(&seen, self.object) else {
             return Ok(());
         };
-        let (cluster, name) = (&self.context.cluster, old.name_any());
-        let namespace = old.namespace().unwrap_or_default();
+        let (cluster, namespace, name) = (&self.context.cluster, old.namespace(), old.name());
         match leaving {
             Leaving::Delete => {
-                let deleted = cluster.delete(&namespace, &name, &old.metadata).await;
+                let deleted = cluster.delete(namespace, name, &seen).await;
                 deleted.map_err(|_| "deleted")
             }
             Leaving::Release => {
                 let uid = self.object.uid();
-                let released = cluster.release(&namespace, &name, &old.metadata, uid.as_ref());
+                let released = cluster.release(namespace, name, &seen, uid.as_ref());
                 released.await.map_err(|_| "let go")
             }
             Leaving::Withdraw => {
-                let withdrawn = cluster.withdraw(&name, &old.metadata, self.object);
+                let withdrawn = cluster.withdraw(name, &seen, self.object);
                 withdrawn.await.map(drop).map_err(|_| "rid of our keys")
             }
         }

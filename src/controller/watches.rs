@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{Lookup, ObjectRef, Store, reflector};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Context;
-use super::caches::{NamespaceMeta, SecretMeta, Writers, marked_for};
+use super::caches::{NamespaceMeta, SecretMeta, Writers};
+use super::target_meta::TargetMeta;
 use super::{hints, shares};
 use crate::api::{
     CA_BUNDLE_LABEL, CREDENTIALS_LABEL, ClusterKmsStore, KmsSecret, KmsStore, MANAGED_LABEL,
 };
-use crate::cluster::is_merger;
 
 /// The watches, to be run.
 pub(super) fn open(
@@ -32,8 +32,7 @@ pub(super) fn open(
     let waking = Waking(Arc::clone(context));
     let secrets = |label: &str| {
         let labelled = format!("{label}=true");
-        watch(scoped(&client, namespace), &labelled)
-            .modify(|secret: &mut SecretMeta| trim_secret(&mut secret.metadata))
+        watch::<SecretMeta>(scoped(&client, namespace), &labelled)
     };
     let mut watches = vec![
         waking.drive(
@@ -58,13 +57,13 @@ pub(super) fn open(
         ),
         waking.drive(
             "secrets",
-            secrets(MANAGED_LABEL),
+            secrets(MANAGED_LABEL).map_ok(in_little_room),
             writers.targets,
             wakes_of_target,
         ),
         waking.drive(
             "secrets",
-            secrets(CREDENTIALS_LABEL),
+            secrets(CREDENTIALS_LABEL).modify(|secret: &mut SecretMeta| trim(&mut secret.metadata)),
             writers.credentials,
             wakes_of_credentials,
         ),
@@ -188,7 +187,7 @@ impl Waking {
         wakes: fn(&Context, &K) -> Vec<ObjectRef<KmsSecret>>,
     ) -> BoxFuture<'static, ()>
     where
-        K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+        K: Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
     {
         let context = Arc::clone(&self.0);
         context.metrics.expect_watch(resource);
@@ -217,7 +216,7 @@ impl Waking {
             }
             std::future::ready(())
         };
-        events.reflect(writer).for_each(awake).boxed()
+        reflector(writer, events).for_each(awake).boxed()
     }
 }
 
@@ -269,18 +268,14 @@ fn wakes_of_credentials(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef
 }
 
 /// The `KmsSecret` that a target is marked with, and those that wait for the target's name to be free.
-fn wakes_of_target(context: &Context, secret: &SecretMeta) -> Vec<ObjectRef<KmsSecret>> {
-    if context
-        .caches
-        .targets
-        .get(&ObjectRef::from_obj(secret))
-        .is_some()
-    {
+fn wakes_of_target(context: &Context, secret: &TargetMeta) -> Vec<ObjectRef<KmsSecret>> {
+    let (namespace, name) = (secret.namespace(), secret.name());
+    let reference = ObjectRef::new(name).within(namespace);
+    if context.caches.targets.get(&reference).is_some() {
         context.note_leftover(secret);
     }
-    let namespace = secret.namespace().unwrap_or_default();
-    let mut woken: Vec<_> = marked_for(secret).collect();
-    woken.extend(context.memories.waiting_for(&namespace, &secret.name_any()));
+    let mut woken: Vec<_> = secret.marked_for().collect();
+    woken.extend(context.memories.waiting_for(namespace, name));
     woken.dedup();
     woken
 }
@@ -294,13 +289,14 @@ fn trim(metadata: &mut ObjectMeta) {
     metadata.annotations = (!ours.is_empty()).then_some(ours);
 }
 
-/// Of who owns which fields, only who merged keys: that tells whether they are as they were written.
-fn trim_secret(metadata: &mut ObjectMeta) {
-    let mut owned = metadata.managed_fields.take().unwrap_or_default();
-    owned.retain(is_merger);
-    owned.shrink_to_fit();
-    trim(metadata);
-    metadata.managed_fields = (!owned.is_empty()).then_some(owned);
+fn in_little_room(event: Event<SecretMeta>) -> Event<TargetMeta> {
+    match event {
+        Event::Apply(secret) => Event::Apply(secret.into()),
+        Event::Delete(secret) => Event::Delete(secret.into()),
+        Event::InitApply(secret) => Event::InitApply(secret.into()),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
 }
 
 fn trim_ca_bundle(bundle: &mut ConfigMap) {
