@@ -70,16 +70,18 @@ func (c *children) startCommand(name string, cmd *exec.Cmd) error {
 	}
 	ch := &child{name: name, log: path, cmd: cmd, done: make(chan struct{})}
 	c.running = append(c.running, ch)
+	died := c.died
 	go func() {
 		ch.err = cmd.Wait()
 		close(ch.done)
-		c.died <- ch
+		died <- ch
 	}()
 	return nil
 }
 
-// stop ends all children. It's SIGKILL because nothing of the cluster is kept,
-// and because an apiserver asked to stop waits long for an etcd that has gone.
+// stop ends all children; others may be started after that. It's SIGKILL because
+// an apiserver asked to stop waits long for an etcd that has gone, and because
+// what etcd has written outlives it.
 func (c *children) stop() {
 	for i := len(c.running) - 1; i >= 0; i-- {
 		_ = c.running[i].cmd.Process.Kill()
@@ -87,6 +89,8 @@ func (c *children) stop() {
 	for _, ch := range c.running {
 		<-ch.done
 	}
+	// Of these deaths nobody has to hear.
+	c.running, c.died = nil, make(chan *child, cap(c.died))
 }
 
 // errStopped says that the supervisor was asked to end.
@@ -128,6 +132,19 @@ func (c *children) waitFor(what string, limit time.Duration, stop <-chan struct{
 				return nil
 			}
 		}
+	}
+}
+
+// waitForOrder waits until the supervisor is told to do something; it fails when
+// a child dies or when the supervisor is asked to stop.
+func (c *children) waitForOrder(stop <-chan struct{}, orders <-chan string) (string, error) {
+	select {
+	case <-stop:
+		return "", errStopped
+	case ch := <-c.died:
+		return "", ch.obituary()
+	case order := <-orders:
+		return order, nil
 	}
 }
 

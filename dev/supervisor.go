@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -35,13 +35,17 @@ func runSupervisor(args []string) int {
 		return 2
 	}
 	stop := stopOnSignals()
+	orders := make(chan string)
 	if untilStdinCloses {
 		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
+			lines := bufio.NewScanner(os.Stdin)
+			for lines.Scan() {
+				orders <- lines.Text()
+			}
 			stop <- struct{}{}
 		}()
 	}
-	if err := supervise(dir, apiserverFlags, stop); err != nil && !errors.Is(err, errStopped) {
+	if err := supervise(dir, apiserverFlags, stop, orders); err != nil && !errors.Is(err, errStopped) {
 		fmt.Fprintf(os.Stderr, "cluster in %s: %v\n", dir, err)
 		return 1
 	}
@@ -84,8 +88,7 @@ func parseRun(args []string) (dir string, untilStdinCloses bool, apiserverFlags 
 	return
 }
 
-func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error {
-	begin := time.Now()
+func supervise(dir string, apiserverFlags []string, stop <-chan struct{}, orders <-chan string) error {
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	pidFile := filepath.Join(dir, "supervisor.pid")
 	data := filepath.Join(dir, "cluster.data")
@@ -110,31 +113,67 @@ func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error 
 
 	programs := newChildren(dir, lock)
 	defer programs.stop()
+	plane := controlPlane{programs: programs, files: files, data: data, apiserverFlags: apiserverFlags}
+	for _, port := range []*int{&plane.etcdPort, &plane.peerPort, &plane.port} {
+		if *port, err = freePort(); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	if err := plane.start(stop); err != nil {
+		return err
+	}
+	if err := files.writeKubeconfig(kubeconfig, plane.server()); err != nil {
+		return err
+	}
+	fmt.Printf("cluster is ready after %.1f s: KUBECONFIG=%s\n", time.Since(begin).Seconds(), kubeconfig)
+	for {
+		order, err := programs.waitForOrder(stop, orders)
+		if err != nil {
+			return err
+		}
+		switch order {
+		case "pause":
+			programs.stop()
+			fmt.Println("cluster is paused")
+		case "resume":
+			if err := plane.start(stop); err != nil {
+				return err
+			}
+			fmt.Println("cluster is ready")
+		default:
+			return fmt.Errorf("unknown order %q", order)
+		}
+	}
+}
 
-	etcdPort, err := freePort()
-	if err != nil {
-		return err
-	}
-	peerPort, err := freePort()
-	if err != nil {
-		return err
-	}
-	etcdURL, peerURL := "http://"+loopback(etcdPort), "http://"+loopback(peerPort)
+// controlPlane is what the programs of a control plane are started with: the
+// same at each start, so that clients find it again.
+type controlPlane struct {
+	programs                 *children
+	files                    *credentials
+	data                     string
+	apiserverFlags           []string
+	etcdPort, peerPort, port int
+}
+
+func (p *controlPlane) server() string { return "https://" + loopback(p.port) }
+
+// start starts the programs in order, and returns when the cluster is ready.
+func (p *controlPlane) start(stop <-chan struct{}) error {
+	programs, files, port := p.programs, p.files, p.port
+	etcdURL, peerURL := "http://"+loopback(p.etcdPort), "http://"+loopback(p.peerPort)
 	if err := programs.start("etcd", "etcd",
-		"--name=default", "--data-dir="+data, "--unsafe-no-fsync", "--log-level=warn",
+		"--name=default", "--data-dir="+p.data, "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL,
 		"--initial-cluster=default="+peerURL); err != nil {
 		return err
 	}
-	if err := programs.waitFor("etcd to listen", startLimit, stop, listens(etcdPort)); err != nil {
+	if err := programs.waitFor("etcd to listen", startLimit, stop, listens(p.etcdPort)); err != nil {
 		return err
 	}
 
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
 	if err := programs.start("kube-apiserver", "kube-apiserver", append([]string{
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(port),
@@ -153,14 +192,14 @@ func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error 
 		"--kubelet-preferred-address-types=Hostname",
 		"--kubelet-client-certificate=" + files.path("kubelet-client.crt"),
 		"--kubelet-client-key=" + files.path("kubelet-client.key"),
-	}, apiserverFlags...)...); err != nil {
+	}, p.apiserverFlags...)...); err != nil {
 		return err
 	}
 	if err := programs.waitFor("kube-apiserver to listen", startLimit, stop, listens(port)); err != nil {
 		return err
 	}
 
-	server := "https://" + loopback(port)
+	server := p.server()
 	controllersConfig := files.path("controllers.kubeconfig")
 	if err := files.writeKubeconfig(controllersConfig, server); err != nil {
 		return err
@@ -188,11 +227,7 @@ func supervise(dir string, apiserverFlags []string, stop <-chan struct{}) error 
 			return err
 		}
 	}
-	if err := files.writeKubeconfig(kubeconfig, server); err != nil {
-		return err
-	}
-	fmt.Printf("cluster is ready after %.1f s: KUBECONFIG=%s\n", time.Since(begin).Seconds(), kubeconfig)
-	return programs.waitFor("", 0, stop, nil)
+	return nil
 }
 
 // lockDir creates the directory where needed and makes it this supervisor's, by

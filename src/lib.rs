@@ -25,10 +25,9 @@ pub mod plugin;
 pub mod sync;
 pub mod telemetry;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -178,12 +177,14 @@ pub async fn serve(
         client.default_namespace(),
         group(&run.namespace),
     );
+    let (put_back, was_put_back) = watch::channel(());
     let (members, shares) = members::open(
         identity,
         client.clone(),
         Arc::clone(&metrics),
         pulses.clone(),
         now,
+        put_back,
     );
     let (hints, told) = Hints::new();
     let limits = Limits {
@@ -223,22 +224,14 @@ pub async fn serve(
             answered = await_definitions(&client, &run) => answered?,
             () = until_true(stopped.clone()) => return Ok(()),
         }
-        let loops = loops(&run.namespace);
-        let unfilled = AtomicUsize::new(loops.len());
-        let is_full = || {
-            if unfilled.fetch_sub(1, Ordering::Relaxed) == 1 {
-                filled.send_replace(true);
-            }
-        };
-        let loops = loops.into_iter().map(|namespace| {
-            controller::run(
-                Arc::clone(&common),
-                namespace,
-                is_full,
-                until_true(stopped.clone()),
-            )
-        });
-        futures::future::join_all(loops).await;
+        controller::run(
+            common,
+            &run.namespace,
+            || _ = filled.send_replace(true),
+            was_put_back,
+            until_true(stopped.clone()),
+        )
+        .await;
         Ok(())
     };
     let drain = async {
@@ -326,15 +319,6 @@ async fn tell_ready(mut shares: Shares, ready: &AtomicBool) {
             tracing::info!("{}", if is_ready { "ready" } else { "not ready" });
         }
     }
-}
-
-/// One loop over all namespaces, or one for each that is named.
-fn loops(namespaces: &[String]) -> BTreeSet<Option<&str>> {
-    if namespaces.is_empty() {
-        return [None].into();
-    }
-    let named = namespaces.iter().map(String::as_str);
-    named.map(Some).collect()
 }
 
 /// Looks how KmsSecrets stand; answers that and how it is printed.

@@ -234,6 +234,12 @@ impl Client {
             .insert(origin.clone(), offset);
     }
 
+    /// Forgets how far the clocks of others are from ours, which was set.
+    pub fn forget_clocks(&self) {
+        let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        offsets.clear();
+    }
+
     /// Our clock.
     pub(super) fn now(&self) -> Timestamp {
         (self.clock)()

@@ -49,7 +49,7 @@ pub async fn check(
     }
     let (caches, mut writers) = caches::empty(true);
     fill(&mut writers, &client, namespace, &objects).await?;
-    let context = Context::new(shared, caches);
+    let context = Context::new(shared, None, caches);
     let mut checked = Vec::new();
     for object in &objects {
         checked.extend(check_one(object, &context).await);

@@ -7,14 +7,14 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
-use super::memory::{Memory, is_older};
+use super::memory::Memory;
 use super::store::{self, Resolved};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{CreationPolicy, TargetStatus};
 use crate::cluster::classify;
 use crate::sync::hash::fnv1a;
 use crate::sync::plan::{Seen, Target};
-use crate::sync::{Failure, Reason, status};
+use crate::sync::{Failure, Reason, is_older, status};
 
 /// What is in hand during one reconcile.
 pub(super) struct Round<'a> {
@@ -181,6 +181,7 @@ impl Round<'_> {
             hinted: self.hinted,
             wishes: self.memory.wishes,
             started: self.memory.began.unwrap_or(self.now),
+            restored: self.context.restored,
             offset: store.map_or(SignedDuration::ZERO, |store| {
                 self.context.kms.offset(&store.origin)
             }),

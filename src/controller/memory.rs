@@ -14,6 +14,7 @@ use crate::api::kms_secret::{SourceStatus, TargetStatus};
 use crate::sync::absence::Absence;
 use crate::sync::backoff::{Backoff, Repair};
 use crate::sync::hint::Wishes;
+use crate::sync::is_older;
 use crate::sync::rollout::Look;
 
 /// For so long after a write the cache of Secrets may not show it.
@@ -125,12 +126,6 @@ pub(super) struct Leftover {
     pub(super) tries: u32,
     /// Not before then.
     pub(super) until: Timestamp,
-}
-
-/// Whether resourceVersion `a` is before `b`. They count up on one server (comparable since Kubernetes 1.35, and in
-/// every version before it that keeps its objects in etcd); what is not a number is taken for newer.
-pub(super) fn is_older(a: &str, b: &str) -> bool {
-    matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
 }
 
 /// KMS told that a secret of the object changed.

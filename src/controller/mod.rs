@@ -4,6 +4,7 @@ mod access_key;
 mod ca_bundle;
 mod caches;
 mod check;
+mod clock;
 mod gather;
 mod hints;
 mod identity;
@@ -24,14 +25,17 @@ mod target_meta;
 mod watches;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
+use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::alibaba::client::Client as KmsClient;
 use crate::alibaba::endpoint::AllowedEndpoint;
@@ -89,6 +93,8 @@ pub struct Shared {
 /// One loop: over all namespaces, or over one.
 pub struct Context {
     shared: Arc<Shared>,
+    /// When the API server was put back to a backup, if this loop began for it.
+    restored: Option<Timestamp>,
     caches: Caches,
     memories: Memories,
     readers: readers::Readers,
@@ -100,9 +106,10 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(shared: Arc<Shared>, caches: Caches) -> Self {
+    fn new(shared: Arc<Shared>, restored: Option<Timestamp>, caches: Caches) -> Self {
         Self {
             shared,
+            restored,
             caches,
             memories: Memories::default(),
             readers: readers::Readers::default(),
@@ -157,18 +164,69 @@ impl std::ops::Deref for Context {
     }
 }
 
-/// Runs until `stop` ends, and then until what is under way is done. Calls `ready` once the caches are filled; works from then on, on
-/// what is this replica's.
+/// Runs until `stop` ends, and then until what is under way is done. Calls `ready` when the caches are filled; works from
+/// then on, on what is this replica's.
 ///
 /// Without a namespace it looks at all of them, which needs a `ClusterRole`.
+///
+/// What caches and memories hold is compared by versions that count up and by times that go on. Where either was put
+/// back, all of that is dropped: what is done after a start is right then too.
 pub async fn run(
     shared: Arc<Shared>,
+    namespaces: &[String],
+    ready: impl Fn(),
+    mut put_back: watch::Receiver<()>,
+    stop: impl Future<Output = ()>,
+) {
+    let stop = stop.shared();
+    let loops = loops(namespaces);
+    let mut restored = None;
+    loop {
+        let unfilled = AtomicUsize::new(loops.len());
+        let is_full = || {
+            if unfilled.fetch_sub(1, Ordering::Relaxed) == 1 {
+                ready();
+            }
+        };
+        let running = loops.iter().map(|namespace| {
+            let shared = Arc::clone(&shared);
+            go_round(shared, restored, *namespace, is_full, stop.clone())
+        });
+        let upset = tokio::select! {
+            _ = join_all(running) => return,
+            Ok(()) = put_back.changed() => {
+                restored = Some((shared.clock)());
+                "the API server was put back to a backup"
+            }
+            () = clock::step(shared.clock) => {
+                restored = None;
+                "the clock was set, or the machine slept"
+            }
+        };
+        tracing::warn!("{upset}; everything is looked at anew, as after a start");
+        shared.kms.forget_clocks();
+    }
+}
+
+/// One loop over all namespaces, or one for each that is named.
+fn loops(namespaces: &[String]) -> BTreeSet<Option<&str>> {
+    if namespaces.is_empty() {
+        return [None].into();
+    }
+    let named = namespaces.iter().map(String::as_str);
+    named.map(Some).collect()
+}
+
+/// One loop, until `stop` ends, and then until what is under way is done.
+async fn go_round(
+    shared: Arc<Shared>,
+    restored: Option<Timestamp>,
     namespace: Option<&str>,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) {
     let (caches, writers) = caches::empty(namespace.is_none());
-    let context = Arc::new(Context::new(shared, caches));
+    let context = Arc::new(Context::new(shared, restored, caches));
     let weak = Arc::downgrade(&context);
     context.metrics.watch_loop(move || {
         let context = weak.upgrade();
@@ -203,12 +261,9 @@ pub async fn run(
         );
     };
     // The watches run in tasks of their own: a reconcile waits for them, so they must not wait for reconciles.
-    let tasks: Vec<_> = watches.into_iter().map(tokio::spawn).collect();
+    let _watching: JoinSet<()> = watches.into_iter().collect();
     tokio::select! {
         () = working => {}
         () = context.beat(namespace) => {}
-    }
-    for task in tasks {
-        task.abort();
     }
 }

@@ -12,7 +12,6 @@ use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::Context;
-use super::memory::is_older;
 use super::queue::Again;
 use super::readers;
 use super::store::{Resolved, Store};
@@ -21,7 +20,7 @@ use crate::api::kms_store::KmsStoreStatus;
 use crate::api::{ClusterKmsStore, KmsSecret, KmsStore};
 use crate::cluster::WriteError;
 use crate::sync::store_status::{self, Verified};
-use crate::sync::{Failure, status};
+use crate::sync::{Failure, is_older, status};
 
 /// The statuses that we wrote, by the stores' uids, with their resourceVersions: a cache may not show them yet.
 #[derive(Default)]

@@ -308,3 +308,39 @@ fn trim_kms_secret(object: &mut KmsSecret) {
     trim(&mut object.metadata);
     object.metadata.labels = None;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::{Request, Response};
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_falls_silent_is_begun_anew_within_five_minutes() {
+        let watches = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&watches);
+        let answer = move |request: Request<kube::client::Body>| {
+            let is_watch = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.contains("watch="));
+            let body = if is_watch {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Body::from_stream(futures::stream::pending::<Result<String, Infallible>>())
+            } else {
+                Body::from(r#"{"metadata": {"resourceVersion": "7"}, "items": []}"#)
+            };
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        };
+        let client = Client::new(tower::service_fn(answer), "shop");
+        let events = watch::<ConfigMap>(Api::all(client), "").for_each(|event| {
+            assert!(event.is_ok());
+            std::future::ready(())
+        });
+        let _ = tokio::time::timeout(Duration::from_mins(5), events).await;
+        assert_eq!(watches.load(Ordering::Relaxed), 2);
+    }
+}

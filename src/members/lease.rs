@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 
 use crate::metrics::Metrics;
+use crate::sync::is_older;
 use crate::sync::share::{DEAD, Found, Move, Record, next_move};
 
 /// On every Lease of ours; its value is the group of replicas that share one work.
@@ -82,6 +83,14 @@ enum Refusal {
 
 /// Our own Lease, as the API server has it.
 pub(super) struct Own(Lease);
+
+impl Own {
+    /// It was newer than what the API server shows now: that was put back to a backup.
+    fn is_ahead_of(&self, shown: &Lease) -> bool {
+        let version = |lease: &Lease| lease.resource_version().unwrap_or_default();
+        is_older(&version(shown), &version(&self.0))
+    }
+}
 
 /// The Leases of a namespace, for a replica.
 pub(super) struct Leases {
@@ -161,22 +170,27 @@ pub(super) fn read(lease: &Lease) -> Record {
 }
 
 impl Leases {
-    /// Says that we are here, by a Lease of our own: the one that we know, or the one that there is, or a new one.
+    /// Says that we are here, by a Lease of our own: the one that we know, or the one that there is, or a new one. Answers
+    /// whether the API server was put back to a backup since the last time.
     pub(super) async fn renew(
         &self,
         own: &mut Option<Own>,
         notices: Option<String>,
-    ) -> Result<(), Failed> {
+    ) -> Result<bool, Failed> {
         let has_held = own.is_some();
+        let is_past = |shown: &Lease| own.as_ref().is_some_and(|own| own.is_ahead_of(shown));
+        let mut was_put_back = false;
         let mut known = own.as_ref().map(|Own(lease)| lease.clone());
         for _ in 0..TRIES {
             let written = self
-                .write(known.as_ref(), notices.clone(), has_held)
+                // Whoever held it in the past took it from nobody.
+                .write(known.as_ref(), notices.clone(), has_held && !was_put_back)
                 .await?;
             let refusal = match written {
                 Ok(lease) => {
+                    was_put_back |= is_past(&lease);
                     *own = Some(Own(lease));
-                    return Ok(());
+                    return Ok(was_put_back);
                 }
                 Err(refusal) => refusal,
             };
@@ -186,6 +200,7 @@ impl Leases {
             // It is not as we knew it: look.
             let found = self.get().await;
             known = found.map_err(|refusal| self.failed(&refusal, has_held))?;
+            was_put_back |= known.as_ref().is_some_and(is_past);
             if known.is_none() && matches!(refusal, Refusal::Api(404)) && !has_held {
                 // Not the Lease is missing, but its namespace.
                 return Err(self.failed(&refusal, has_held));

@@ -105,9 +105,11 @@ pub struct Members {
     pulses: Pulses,
     share: watch::Sender<Share>,
     held_until: watch::Sender<Option<Instant>>,
+    put_back: watch::Sender<()>,
 }
 
-/// A replica that does not hold a Lease yet, and what it may work on: nothing yet.
+/// A replica that does not hold a Lease yet, and what it may work on: nothing yet. It tells by `put_back` that the API
+/// server was put back to a backup.
 #[must_use]
 pub fn open(
     identity: Identity,
@@ -115,6 +117,7 @@ pub fn open(
     metrics: Arc<Metrics>,
     pulses: Pulses,
     clock: fn() -> Timestamp,
+    put_back: watch::Sender<()>,
 ) -> (Members, Shares) {
     let (share, told_share) = watch::channel(Share::NONE);
     let (held_until, told_until) = watch::channel(None);
@@ -130,6 +133,7 @@ pub fn open(
         pulses,
         share,
         held_until,
+        put_back,
     };
     let shares = Shares {
         share: told_share,
@@ -190,11 +194,14 @@ impl Members {
                 renewed = renewing => renewed,
             };
             let mut next = match renewed {
-                Ok(()) => {
+                Ok(was_put_back) => {
                     self.held_until.send_replace(Some(began + HELD));
                     self.metrics.set_lease_renewed((self.leases.clock)());
                     if std::mem::take(&mut is_failing) {
                         tracing::info!("the Lease is renewed again");
+                    }
+                    if was_put_back {
+                        self.put_back.send_replace(());
                     }
                     began + RENEW
                 }
@@ -280,7 +287,8 @@ mod tests {
         };
         let (pulses, metrics) = (Pulses::default(), Arc::default());
         let clock = || Timestamp::UNIX_EPOCH;
-        let (members, shares) = open(identity, client, metrics, pulses.clone(), clock);
+        let (put_back, _) = watch::channel(());
+        let (members, shares) = open(identity, client, metrics, pulses.clone(), clock, put_back);
         let (_told, told) = mpsc::channel(1);
         let ready = std::future::ready(());
         let running = members.run(ready, told, |_| (), std::future::pending());

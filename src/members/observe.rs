@@ -39,6 +39,17 @@ impl Backoff for Steady {
 impl Members {
     /// Watches the others, and tells this replica's share whenever it is another; never ends.
     pub(super) async fn observe(&self, tell: impl Fn(Vec<Notice>)) {
+        let mut put_back = self.put_back.subscribe();
+        loop {
+            tokio::select! {
+                () = self.watch(&tell) => return,
+                // A watch goes on after the last version that it saw, and shows nothing of those before.
+                Ok(()) = put_back.changed() => {}
+            }
+        }
+    }
+
+    async fn watch(&self, tell: impl Fn(Vec<Notice>)) {
         let identity = &self.leases.identity;
         self.metrics.expect_watch("leases");
         let config = watcher::Config::default().labels(&identity.selector());

@@ -42,6 +42,13 @@ pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     })
 }
 
+/// Whether resourceVersion `a` is before `b`. They count up on one server (comparable since Kubernetes 1.35, and in
+/// every version before it that keeps its objects in etcd); what is not a number is taken for newer.
+#[must_use]
+pub fn is_older(a: &str, b: &str) -> bool {
+    matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
+}
+
 /// The API server keeps whole seconds, and a status must equal what comes back.
 fn whole_seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))

@@ -41,6 +41,8 @@ pub struct Seen<'a> {
     pub wishes: Wishes,
     /// When this process took the object over.
     pub started: Timestamp,
+    /// When the API server was put back to a backup, if this process saw that.
+    pub restored: Option<Timestamp>,
     /// The clock of KMS minus ours.
     pub offset: SignedDuration,
     /// Hash of the object's uid.
@@ -418,6 +420,12 @@ fn by_itself(seen: &Seen<'_>, store: &StoreStatus, schedule: &Schedule<'_>) -> R
                 Some(start) if due.at < start => schedule.after_start(start),
                 _ => due.at,
             };
+            // What was written after a backup went with it: what was read before is read again, spread like that.
+            let again = seen
+                .restored
+                .filter(|restored| schedule.last_read < *restored)
+                .map(|restored| schedule.after_start(restored));
+            let at = again.map_or(at, |again| again.min(at));
             Reading::once(at, Why::Due, seen.now)
         }
     }
@@ -536,6 +544,7 @@ mod tests {
         repaired: Option<Repair>,
         moved_until: Option<Timestamp>,
         started: Timestamp,
+        restored: Option<Timestamp>,
         now: Timestamp,
         hash: u64,
         tried: bool,
@@ -590,6 +599,7 @@ mod tests {
                 repaired: None,
                 moved_until: None,
                 started: at(-100),
+                restored: None,
                 now: at(10),
                 hash: 0,
                 tried: false,
@@ -620,6 +630,7 @@ mod tests {
                 repaired: self.repaired.as_ref(),
                 moved_until: self.moved_until,
                 started: self.started,
+                restored: self.restored,
                 offset: SignedDuration::ZERO,
                 hash: self.hash,
                 hinted: self.hinted,
@@ -1058,6 +1069,59 @@ mod tests {
         assert!(matches!(world.plan(), Plan::Wait(Some(_))));
         world.target = Target::Absent;
         assert_eq!(world.plan(), Plan::Fetch(Why::Missing));
+    }
+
+    #[test]
+    fn what_a_backup_may_have_taken_with_it_is_read_again_once_and_spread() {
+        let mut world = World::in_sync();
+        world.hash = 500;
+        world.restored = Some(at(10));
+        assert_eq!(
+            world.plan(),
+            Plan::Wait(Some(at(160))),
+            "half of five minutes"
+        );
+        world.now = at(160);
+        assert_eq!(world.plan(), Plan::Fetch(Why::Due));
+        world.status.last_sync_time = Some(Time(at(160)));
+        assert_eq!(world.plan(), Plan::Wait(Some(at(160 + 3600 + 150))));
+        // What is due before that does not wait for it.
+        world.status.last_sync_time = Some(Time(at(0)));
+        world.now = at(11);
+        world.status.sources[0].next_rotation_date = Some(Time(at(20)));
+        let Plan::Wait(Some(due)) = world.plan() else {
+            panic!("it is not due yet");
+        };
+        assert!(at(20) < due && due < at(22), "{due}");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_by_hours_loses_no_rotation_for_long_and_makes_no_burst() {
+        for hours in [-48, -1, 1, 48] {
+            let mut world = World::in_sync();
+            world.status.sources[0].secret_type = Some("Rds".into());
+            world.status.sources[0].next_rotation_date = Some(Time(at(300)));
+            // All else is dropped then, and this is its start.
+            world.now = at(100 + hours * 3600);
+            world.started = world.now;
+            let soon = later(world.now, SignedDuration::from_mins(5));
+            match world.plan() {
+                Plan::Fetch(_) => {}
+                Plan::Wait(Some(due)) => assert!(due <= soon, "{hours} h: {due}"),
+                other => panic!("{hours} h: {other:?}"),
+            }
+            world.now = soon;
+            assert!(matches!(world.plan(), Plan::Fetch(_)), "{hours} h");
+            world.status.last_sync_time = Some(Time(world.now));
+            let Plan::Wait(Some(due)) = world.plan() else {
+                panic!("{hours} h: it was read a moment ago");
+            };
+            let wait = due.duration_since(world.now);
+            assert!(
+                wait >= SignedDuration::from_secs(1) && wait <= SignedDuration::from_mins(11),
+                "{hours} h: {wait}"
+            );
+        }
     }
 
     #[test]

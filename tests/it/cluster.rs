@@ -1,10 +1,10 @@
 //! The cluster of this test run: one of our own, that ends with this process, or with CLUSTER=current the one of
 //! KUBECONFIG.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -21,9 +21,25 @@ use crate::gate::Gate;
 /// A cluster whose CRDs are installed.
 pub(crate) struct Cluster {
     kubeconfig: Option<PathBuf>,
-    /// Its standard input is the cluster's life line: it closes when this process ends, however that happens, or when
-    /// this is dropped.
-    _supervisor: Option<Child>,
+    supervisor: Option<Arc<Mutex<Supervisor>>>,
+}
+
+/// `dev/cluster run`. Its standard input is the cluster's life line: it closes when this process ends, however that
+/// happens, or when this is dropped.
+struct Supervisor {
+    process: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Supervisor {
+    /// Waits for a line with that word.
+    fn wait_for(&mut self, word: &str) {
+        let mut lines = self.lines.by_ref().map_while(Result::ok);
+        assert!(
+            lines.any(|line| line.contains(word)),
+            "the cluster is not {word}; what dev/cluster said is above"
+        );
+    }
 }
 
 static CLUSTER: OnceCell<Arc<Cluster>> = OnceCell::const_new();
@@ -37,7 +53,7 @@ pub(crate) async fn cluster() -> &'static Arc<Cluster> {
             }
             let cluster = Cluster {
                 kubeconfig: None,
-                _supervisor: None,
+                supervisor: None,
             };
             install_definitions(cluster.client().await).await;
             Arc::new(cluster)
@@ -53,7 +69,7 @@ fn wanted() -> Option<String> {
 fn start(flags: &[&str]) -> Cluster {
     let dir = std::env::temp_dir().join(format!("kso-it-{}", uuid::Uuid::new_v4()));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/cluster");
-    let mut supervisor = Command::new(script)
+    let mut process = Command::new(script)
         .args([
             "run".as_ref(),
             dir.as_os_str(),
@@ -65,18 +81,15 @@ fn start(flags: &[&str]) -> Cluster {
         .stdout(Stdio::piped())
         .spawn()
         .expect("dev/cluster can be run");
-    let stdout = supervisor.stdout.take().expect("a pipe");
-    let ready = BufReader::new(stdout)
-        .lines()
-        .map_while(Result::ok)
-        .find(|line| line.contains("ready"));
-    assert!(
-        ready.is_some(),
-        "the cluster did not start; what dev/cluster said is above"
-    );
+    let stdout = process.stdout.take().expect("a pipe");
+    let mut supervisor = Supervisor {
+        process,
+        lines: BufReader::new(stdout).lines(),
+    };
+    supervisor.wait_for("ready");
     Cluster {
         kubeconfig: Some(dir.join("kubeconfig")),
-        _supervisor: Some(supervisor),
+        supervisor: Some(Arc::new(Mutex::new(supervisor))),
     }
 }
 
@@ -107,6 +120,47 @@ impl Cluster {
         let cluster = tokio::task::spawn_blocking(|| start(flags)).await.unwrap();
         install_definitions(cluster.client().await).await;
         cluster
+    }
+
+    /// Ends the control plane; what etcd has written stays.
+    pub(crate) async fn pause(&self) {
+        self.order("pause", "paused").await;
+    }
+
+    /// Starts the control plane again, at the same address.
+    pub(crate) async fn resume(&self) {
+        self.order("resume", "ready").await;
+    }
+
+    async fn order(&self, order: &'static str, answer: &'static str) {
+        let supervisor = Arc::clone(self.supervisor.as_ref().expect("a cluster of our own"));
+        // The operators of the test go on meanwhile.
+        let obey = move || {
+            let mut supervisor = supervisor.lock().unwrap();
+            let stdin = supervisor.process.stdin.as_mut().expect("a pipe");
+            writeln!(stdin, "{order}").unwrap();
+            supervisor.wait_for(answer);
+        };
+        tokio::task::spawn_blocking(obey).await.unwrap();
+    }
+
+    /// Copies what etcd has written, of a cluster that is paused.
+    pub(crate) fn back_up(&self) {
+        let [data, backup] = self.data();
+        let copied = Command::new("cp").arg("-a").args([data, backup]).status();
+        assert!(copied.unwrap().success());
+    }
+
+    /// Puts the copy back, of a cluster that is paused.
+    pub(crate) fn restore(&self) {
+        let [data, backup] = self.data();
+        std::fs::remove_dir_all(&data).unwrap();
+        std::fs::rename(backup, data).unwrap();
+    }
+
+    fn data(&self) -> [PathBuf; 2] {
+        let kubeconfig = self.kubeconfig.as_ref().expect("a cluster of our own");
+        ["cluster.data", "backup"].map(|name| kubeconfig.with_file_name(name))
     }
 
     /// Stops garbage collection for good, so that what it would do at any moment has not been done yet.

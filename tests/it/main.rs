@@ -36,6 +36,7 @@ mod merge;
 mod migration;
 mod moments;
 mod monitoring;
+mod outages;
 mod ownership;
 mod plugin;
 mod policies;

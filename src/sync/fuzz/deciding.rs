@@ -34,6 +34,7 @@ struct World {
     is_hinted: bool,
     wishes: Wishes,
     started: Timestamp,
+    restored: Option<Timestamp>,
     offset: SignedDuration,
     hash: u64,
     now: Timestamp,
@@ -60,6 +61,7 @@ impl World {
             hinted: self.is_hinted,
             wishes: self.wishes,
             started: self.started,
+            restored: self.restored,
             offset: self.offset,
             hash: self.hash,
             limits: &limits,
@@ -254,7 +256,15 @@ fn worlds() -> impl Strategy<Value = World> {
         1 => moment().prop_map(|at| Some(Err(at))),
         1 => Just(None),
     ];
-    let clock = (moment(), moment(), last_read, offset(), any::<u64>());
+    let restored = proptest::option::weighted(0.2, moment());
+    let clock = (
+        moment(),
+        moment(),
+        restored,
+        last_read,
+        offset(),
+        any::<u64>(),
+    );
     let flags = (any::<bool>(), proptest::bool::weighted(0.1));
     (
         objects(),
@@ -275,7 +285,7 @@ fn worlds() -> impl Strategy<Value = World> {
                 (is_tried, is_hinted),
                 clock,
             )| {
-                let (now, started, last_read, offset, hash) = clock;
+                let (now, started, restored, last_read, offset, hash) = clock;
                 World {
                     object,
                     status,
@@ -290,6 +300,7 @@ fn worlds() -> impl Strategy<Value = World> {
                     is_hinted,
                     wishes,
                     started,
+                    restored,
                     offset,
                     hash,
                     now,
