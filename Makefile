@@ -36,7 +36,7 @@ e2e: ## the chart on a real node: images, Pods, a mounted Secret (as root; `dev/
 	@dev/image
 	cargo test --locked --test e2e -- --ignored --nocapture
 
-soak: ## a random walk through every fault at once, for MINUTES=10; WALK_SEED=N walks the same way again
+soak: ## every life cut at every request, and a random walk through every fault at once, for MINUTES=10; WALK_SEED=N walks the same way again
 	@dev/prerequisites test
 	@[ "$(CLUSTER)" = current ] || dev/cluster build
 	SOAK_MINUTES=$(MINUTES) cargo test --locked --test it -- --ignored --nocapture soak

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::http::{Request, Response};
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use kube::client::{Body, DynBody};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::{BoxError, Layer, Service};
 
@@ -26,6 +28,10 @@ pub(crate) enum Fate {
     Held,
     /// The API server refuses it with that status.
     Refused(u16),
+    /// A watch is told at once that what it would go on from is not known any more.
+    Expired,
+    /// It is answered, and each piece of the answer comes so much later.
+    Late(Duration),
 }
 
 /// What a test decides by.
@@ -134,6 +140,11 @@ where
                 Box::pin(std::future::pending())
             }
             Fate::Refused(code) => Box::pin(async move { Ok(refusal(code)) }),
+            Fate::Expired => Box::pin(async { Ok(expiry()) }),
+            Fate::Late(by) => {
+                let answer = self.inner.call(request);
+                Box::pin(async move { Ok(answer.await?.map(|body| delayed(body, by))) })
+            }
         }
     }
 }
@@ -142,19 +153,41 @@ fn broken() -> BoxError {
     std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
 }
 
+fn delayed(body: Box<DynBody>, by: Duration) -> Box<DynBody> {
+    let pieces = body.into_data_stream().map(move |piece| async move {
+        tokio::time::sleep(by).await;
+        piece
+    });
+    // As many as come meanwhile are on their way.
+    let pieces = pieces.buffered(100_000);
+    Box::new(axum::body::Body::from_stream(pieces).map_err(Into::into))
+}
+
 fn refusal(code: u16) -> Answer {
+    let mut answer = answer(&status(code));
+    *answer.status_mut() = code.try_into().unwrap();
+    answer
+}
+
+/// As API servers say it: in the first event of a watch.
+fn expiry() -> Answer {
+    answer(&json!({"type": "ERROR", "object": status(410)}))
+}
+
+fn status(code: u16) -> Value {
     let reason = match code {
         409 => "Conflict",
         410 => "Expired",
         429 => "TooManyRequests",
         _ => "InternalError",
     };
-    let status = json!({
+    json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure",
         "code": code, "reason": reason, "message": "refused by the test",
-    });
-    let body = Full::from(status.to_string()).map_err(|never| match never {});
-    let mut answer: Answer = Response::new(Box::new(body));
-    *answer.status_mut() = code.try_into().unwrap();
-    answer
+    })
+}
+
+fn answer(json: &Value) -> Answer {
+    let body = Full::from(format!("{json}\n")).map_err(|never| match never {});
+    Response::new(Box::new(body))
 }

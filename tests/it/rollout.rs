@@ -32,14 +32,14 @@ fn template() -> Value {
 }
 
 /// A workload that mounts the Secret `text` and consents to being restarted for the KmsSecret `text`.
-fn workload() -> Value {
+pub(crate) fn workload() -> Value {
     json!({
         "metadata": {"annotations": {"alikms.dev/restart": "text"}},
         "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "it"}}, "template": template()},
     })
 }
 
-fn restart(names: &[&str]) -> Value {
+pub(crate) fn restart(names: &[&str]) -> Value {
     let list = names
         .iter()
         .map(|name| json!({"kind": "Deployment", "name": name}));
@@ -79,7 +79,7 @@ async fn mark(world: &World) -> Option<String> {
 }
 
 /// Waits until nothing is pending, and answers the mark of the Deployment `app`.
-async fn until_restarted(world: &World) -> String {
+pub(crate) async fn until_restarted(world: &World) -> String {
     eventually("app is restarted", async || {
         let mark = mark(world).await?;
         pending(&world.object("text").await)
