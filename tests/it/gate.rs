@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use kube::client::{Body, DynBody};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tower::{BoxError, Layer, Service};
 
 /// What becomes of a request.
@@ -24,8 +23,6 @@ pub(crate) enum Fate {
     Unanswered,
     /// Nothing comes back, ever; the API server may have it or not.
     Silent { is_sent: bool },
-    /// It is answered once the gate is open.
-    Held,
     /// The API server refuses it with that status.
     Refused(u16),
     /// A watch is told at once that what it would go on from is not known any more.
@@ -53,20 +50,13 @@ impl Asked {
 #[derive(Clone)]
 pub(crate) struct Gate {
     decide: Arc<dyn Fn(&Asked) -> Fate + Send + Sync>,
-    is_open: watch::Sender<bool>,
 }
 
 impl Gate {
     pub(crate) fn new(decide: impl Fn(&Asked) -> Fate + Send + Sync + 'static) -> Self {
         Self {
             decide: Arc::new(decide),
-            is_open: watch::Sender::new(false),
         }
-    }
-
-    /// Lets go of what is held.
-    pub(crate) fn open(&self) {
-        self.is_open.send_replace(true);
     }
 }
 
@@ -113,14 +103,6 @@ where
         };
         match (self.gate.decide)(&asked) {
             Fate::Pass => Box::pin(self.inner.call(request)),
-            Fate::Held => {
-                let (answer, mut opened) =
-                    (self.inner.call(request), self.gate.is_open.subscribe());
-                Box::pin(async move {
-                    let _ = opened.wait_for(|is_open| *is_open).await;
-                    answer.await
-                })
-            }
             Fate::Lost => Box::pin(async { Err(broken()) }),
             Fate::Unanswered => {
                 let answer = self.inner.call(request);
