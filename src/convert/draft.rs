@@ -1,6 +1,6 @@
 //! A KmsSecret that is being made of parts, in whatever order a manifest names them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::gjson;
 use super::gotemplate::Part;
@@ -288,6 +288,7 @@ fn is_secret_name(text: &str) -> bool {
 /// A name for each source, of the last part of its secret's.
 fn source_names(sources: &[Source]) -> Vec<String> {
     let mut taken = BTreeSet::new();
+    let mut numbers = BTreeMap::new();
     let name = |source: &Source| {
         let last = source.secret_name.rsplit('/').next().unwrap_or_default();
         let version = source.version_id.iter().chain(&source.version_stage);
@@ -297,11 +298,20 @@ fn source_names(sources: &[Source]) -> Vec<String> {
         let cut: String = legal.trim_matches(['-', '_']).chars().take(50).collect();
         let base = cut.trim_matches(['-', '_']);
         let base = if base.is_empty() { "source" } else { base };
-        let numbered = (2..).map(|number| format!("{base}-{number}"));
-        let mut candidates = std::iter::once(base.to_owned()).chain(numbered);
-        candidates.find(|name| taken.insert(name.clone()))
+        // From where the last one of this name came to: there can be many.
+        let number = numbers.entry(base.to_owned()).or_insert(0_usize);
+        loop {
+            *number += 1;
+            let name = match *number {
+                1 => base.to_owned(),
+                number => format!("{base}-{number}"),
+            };
+            if taken.insert(name.clone()) {
+                return name;
+            }
+        }
     };
-    sources.iter().filter_map(name).collect()
+    sources.iter().map(name).collect()
 }
 
 #[cfg(test)]

@@ -47,8 +47,12 @@ fn action_part(action: &str) -> Result<Part, String> {
     };
     let mut words = action.split('|').map(str::trim);
     let key = words.next().and_then(|word| word.strip_prefix('.'));
-    let is_name =
-        |key: &&str| !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    // A number follows a point in numbers only.
+    let is_name = |key: &&str| {
+        !key.is_empty()
+            && !key.starts_with(|c: char| c.is_ascii_digit())
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
     let key = key.filter(is_name).ok_or_else(refusal)?;
     let filter = match words.collect::<Vec<_>>()[..] {
         [] | ["toString"] => "",
@@ -89,6 +93,7 @@ mod tests {
             "{{- .a }}",
             "{{ if .a }}x{{ end }}",
             "{{ .a.b }}",
+            "{{ .5 }}",
             "{{ index . \"a-b\" }}",
             "{{ .a | quote }}",
             "{{ .a | b64enc | upper }}",

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::node::{Node, Seen};
 use super::report::{Line, Report};
 use super::target::Metadata;
-use super::{Id, Object, Peer, Use, ack, eso, takeover, unread};
+use super::{Id, Object, Peer, Use, ack, eso, schema, takeover, unread};
 use crate::api::KmsSecret;
 
 /// The KmsSecrets of an object, the secrets that they read, and what became of it.
@@ -47,7 +47,7 @@ pub(super) fn secrets(object: &Object) -> (Vec<Value>, Vec<Use>, Vec<Line>) {
                 made.push((id, secret));
             }
         }
-        (Some(_), kind) if kind.ends_with("SecretStore") => return Default::default(),
+        (Some(_), _) if object.is_store() => return Default::default(),
         _ => {
             report.note(
                 "",
@@ -66,7 +66,10 @@ pub(super) fn secrets(object: &Object) -> (Vec<Value>, Vec<Use>, Vec<Line>) {
     for (id, (mut secret, used)) in made {
         secret.metadata.namespace.clone_from(&id.namespace);
         takeover::steps(object, &id, secret.target_name(), &mut report);
-        documents.extend(serde_json::to_value(&secret).ok());
+        if let Ok(document) = serde_json::to_value(&secret) {
+            schema::check(&document, &mut report);
+            documents.push(document);
+        }
         uses.extend(used);
     }
     if report.is_refused() {

@@ -7,12 +7,15 @@ mod ack;
 mod draft;
 mod duration;
 mod eso;
+#[cfg(test)]
+mod fuzz;
 mod gjson;
 mod gotemplate;
 mod identity;
 mod many;
 mod node;
 mod report;
+mod schema;
 mod stores;
 mod takeover;
 mod target;
@@ -134,10 +137,7 @@ struct Object {
 /// # Errors
 /// A sentence that says where the YAML ends to be YAML, and quotes nothing of it: the stream may hold Secrets.
 pub fn convert(input: &str, options: &Options) -> Result<Converted, String> {
-    let documents = serde_saphyr::from_multiple::<Value>(input).map_err(|err| {
-        let line = err.location().map_or(0, |location| location.line());
-        format!("the input is no YAML from line {line} on")
-    })?;
+    let documents = read(input)?;
     let objects: Vec<_> = documents
         .into_iter()
         .flat_map(flatten)
@@ -195,6 +195,26 @@ pub fn convert(input: &str, options: &Options) -> Result<Converted, String> {
     Ok(converted)
 }
 
+/// The documents of a stream: as many as the largest of clusters has, and no more aliases than people write.
+fn read(input: &str) -> Result<Vec<Value>, String> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 1_000_000,
+            max_nodes: 20_000_000,
+            max_events: 50_000_000,
+        },
+    };
+    serde_saphyr::from_multiple_with_options(input, options).map_err(|err| {
+        let line = err.location().map_or(0, |location| location.line());
+        match err.without_snippet() {
+            serde_saphyr::Error::Budget { .. } => format!(
+                "the input nests too deep, or is too much for one stream, from line {line} on: convert it in parts"
+            ),
+            _ => format!("the input is no YAML from line {line} on"),
+        }
+    })
+}
+
 /// The objects of a document: a list of kubectl's holds many.
 fn flatten(document: Value) -> Vec<Value> {
     let is_list = document["kind"]
@@ -247,6 +267,10 @@ impl Object {
         }
     }
 
+    fn is_store(&self) -> bool {
+        matches!(self.kind.as_str(), "SecretStore" | "ClusterSecretStore")
+    }
+
     fn report(&self) -> Report {
         Report::of(named(
             &self.kind,
@@ -266,7 +290,7 @@ impl Object {
 
     /// The stores that it becomes, if it is one.
     fn stores(&self, uses: &[Use], options: &Options) -> (Vec<Value>, Vec<Line>) {
-        let (Some(peer), true) = (self.peer(), self.kind.ends_with("SecretStore")) else {
+        let (Some(peer), true) = (self.peer(), self.is_store()) else {
             return (Vec::new(), Vec::new());
         };
         let (mut report, seen) = (self.report(), Seen::default());
@@ -281,15 +305,21 @@ impl Object {
             &mut report,
         );
         unread(&spec, &mut report);
-        let made = made.into_iter().filter(|_| !report.is_refused());
-        let made = made.filter_map(|store| match store {
+        let made = made.into_iter().filter_map(|store| match store {
             stores::Store::Namespaced(mut store) => {
                 store.metadata.namespace.clone_from(&self.id.namespace);
                 serde_json::to_value(&store).ok()
             }
             stores::Store::Cluster(store) => serde_json::to_value(&store).ok(),
         });
-        (made.collect(), report.into_lines())
+        let mut made: Vec<_> = made.collect();
+        for store in &made {
+            schema::check(store, &mut report);
+        }
+        if report.is_refused() {
+            made.clear();
+        }
+        (made, report.into_lines())
     }
 }
 
@@ -297,5 +327,29 @@ impl Object {
 fn unread(spec: &Node<'_>, report: &mut Report) {
     for path in spec.unread() {
         report.refuse(&path, "this field, or this kind of value in it, is not known: take it out if it may be left out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_known_by_its_whole_kind() {
+        for (kind, is_store) in [
+            ("SecretStore", true),
+            ("ClusterSecretStore", true),
+            ("<!--SecretStore", false),
+            ("VaultSecretStore", false),
+        ] {
+            let object = format!(
+                "{{apiVersion: external-secrets.io/v1, kind: {kind:?}, metadata: {{name: a}}, spec: {{}}}}"
+            );
+            let report = convert(&object, &Options::default()).unwrap().report;
+            let is_left_out = report
+                .iter()
+                .any(|line| line.text.contains("none of the kinds"));
+            assert_eq!(is_left_out, !is_store, "{kind}: {report:?}");
+        }
     }
 }

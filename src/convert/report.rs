@@ -36,11 +36,14 @@ impl fmt::Display for Line {
             Level::Do => "do     ",
             Level::Note => "note   ",
         };
-        write!(f, "{level} {}: ", self.object)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.text)
+        let field = if self.field.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", self.field)
+        };
+        // What a manifest says in other lines, or to the terminal, is not ours.
+        let line = format!("{level} {}: {field}{}", self.object, self.text);
+        f.write_str(&line.replace(char::is_control, " "))
     }
 }
 

@@ -6,6 +6,7 @@ use super::identity::{self, Identity};
 use super::node::Node;
 use super::report::Report;
 use super::{Id, Options, Peer, Use};
+use crate::alibaba::endpoint::resolve;
 use crate::api::kms_store::{
     ClusterKmsStoreSpec, KmsStoreSpec, NamespaceSelector, Namespaces, Network, StoreSettings,
 };
@@ -87,6 +88,10 @@ fn settings(
     endpoint: Option<String>,
     report: &mut Report,
 ) -> StoreSettings {
+    let resolved = resolve(region, true, None, &[]);
+    if let (Err(why), false) = (resolved, region.is_empty()) {
+        report.refuse("spec", why);
+    }
     if let Some(host) = &endpoint {
         let is_instance = host.ends_with(".cryptoservice.kms.aliyuncs.com");
         let is_shared = [

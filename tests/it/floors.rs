@@ -152,6 +152,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("convert/draft", "convert/gotemplate"),
     ("convert/draft", "convert/report"),
     ("convert/takeover", "convert/report"),
+    ("convert/schema", "convert/report"),
     ("events/mod", "events/"),
     ("events/answers", "events/duplicates"),
     ("events/answers", "events/keys"),
