@@ -3,8 +3,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test e2e soak bench fuzz build image crds docs fmt clean
 
-CASES ?= 1000000
 MINUTES ?= 10
+ONLY ?=
 SIZES ?= 100,1000,10000
 # Where `make bench` writes: docs, or another folder with a copy of docs/benchmarks.md.
 OUT ?= docs
@@ -47,8 +47,9 @@ bench: ## measures the operator against a naive writer, writes docs/benchmarks.m
 	cargo build --release --locked -p kms-secret-operator -p kms-bench
 	target/release/kms-bench --sizes $(SIZES) --out $(OUT)
 
-fuzz: ## answers, signatures, schedules, templates: the property tests of src/*/fuzz, CASES=1000000 of each (an hour or two)
-	PROPTEST_CASES=$(CASES) cargo test --profile fuzz --locked --lib -- fuzz::
+fuzz: ## every parser and decision: the property tests of src/*/fuzz one by one, each for MINUTES=10 (ONLY=convert: of that name)
+	@dev/prerequisites build
+	@dev/fuzz $(MINUTES) $(ONLY)
 
 build: ## the operator and the emulator, as releases
 	@dev/prerequisites build

@@ -1,8 +1,9 @@
 //! Property tests that get past the parsers: answers that hold the fields that are looked at, with anything behind them.
 //!
-//! `make fuzz` runs all tests of modules of this name by the million, `cargo test` some hundreds of each.
+//! `make fuzz` runs all tests of modules of this name for long, `cargo test` some hundreds of each.
 
 mod notices;
+mod places;
 mod refusals;
 mod sessions;
 mod signing;

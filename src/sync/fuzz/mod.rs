@@ -1,6 +1,6 @@
 //! Property tests of decisions: whatever a status, a clock, an answer or a spec holds.
 //!
-//! `make fuzz` runs all tests of modules of this name by the million, `cargo test` some hundreds of each.
+//! `make fuzz` runs all tests of modules of this name for long, `cargo test` some hundreds of each.
 
 mod asking;
 mod deciding;
