@@ -50,6 +50,12 @@ impl Breaker {
         self.0.as_ref().is_some_and(|opened| now < opened.until)
     }
 
+    /// Whether it was open and nobody knows yet if calls work again: one at a time finds out.
+    #[must_use]
+    pub fn is_doubtful(&self, now: Instant) -> bool {
+        self.0.as_ref().is_some_and(|opened| now >= opened.until)
+    }
+
     /// The last failure that broke, until a call is answered.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
@@ -103,12 +109,13 @@ mod tests {
             assert!(breaker.is_open(now), "{seconds}");
             now += Duration::from_millis(1);
             assert!(!breaker.is_open(now), "{seconds}");
+            assert!(breaker.is_doubtful(now), "{seconds}");
         }
         breaker.close(start);
         breaker.open(&Error::Timeout, now, now);
         assert!(breaker.is_open(now), "an old answer tells nothing");
         breaker.close(now);
-        assert!(!breaker.is_open(now));
+        assert!(!breaker.is_open(now) && !breaker.is_doubtful(now));
     }
 
     #[test]

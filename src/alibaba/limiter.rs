@@ -87,13 +87,15 @@ impl Limiter {
     /// A call that was sent at `sent` was refused. Refusals of calls that were on their way when the pace was lowered
     /// lower it no further.
     pub fn throttled(&mut self, sent: Instant, retry_after: Option<Duration>, now: Instant) {
-        let rest = retry_after.unwrap_or_default().max(REST_MIN);
-        self.resting_until = self.resting_until.max(now + rest);
-        self.raised_at = self.resting_until;
         if sent >= self.lowered_at {
             self.rate = (self.rate / 2.0).max(RATE_MIN);
             self.lowered_at = now;
         }
+        // What is refused costs the service too: no refusal lets the next call go sooner than the pace.
+        let pace = Duration::from_secs_f64(1.0 / self.rate);
+        let rest = retry_after.unwrap_or_default().max(REST_MIN).max(pace);
+        self.resting_until = self.resting_until.max(now + rest);
+        self.raised_at = self.resting_until;
         // No burst after a rest: the calls that waited go at the even pace.
         self.paid_until = self.resting_until + self.allowance();
     }
@@ -166,6 +168,20 @@ mod tests {
             limiter.throttled(start, None, later);
         }
         assert!((limiter.rate() - 50.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn who_is_refused_again_and_again_calls_no_faster_than_the_pace() {
+        let start = Instant::now();
+        let (mut limiter, mut now, mut calls) = (Limiter::new(100.0, start), start, 0);
+        while now < start + Duration::from_secs(60) {
+            now += limiter.wait(now).unwrap_or_default();
+            limiter.take(1, now);
+            calls += 1;
+            limiter.throttled(now, None, now + Duration::from_millis(5));
+            now += Duration::from_millis(5);
+        }
+        assert!(calls <= 40, "{calls} calls in a minute");
     }
 
     #[test]

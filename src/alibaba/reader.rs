@@ -193,6 +193,10 @@ impl Reader {
             if state.queue.is_empty() {
                 return;
             }
+            // Those that wait are sent, or told, when that one has found out.
+            if state.in_flight > 0 && state.breaker.is_doubtful(now()) {
+                return;
+            }
             let (most, is_idle) = (state.group_max(), state.in_flight == 0);
             let linger = state.queue.linger(most, is_idle, now());
             if let Some(wait) = state.limiter.wait(now()).max(linger) {
@@ -825,6 +829,119 @@ mod tests {
         let late = read(&reader, "b", Rank::Forced, "t").await;
         assert!(waiting.is_err() && late.is_err());
         assert!(log.calls().is_empty());
+    }
+
+    /// A service that answers as it is told to, a moment after it was asked.
+    fn service(
+        log: &Log,
+        per_second: f64,
+        refuse: impl Fn() -> Option<Error> + Send + Sync + 'static,
+    ) -> Arc<Reader> {
+        let (log, refuse) = (log.clone(), Arc::new(refuse));
+        Reader::new(Setup {
+            per_second,
+            batch: false,
+            is_instance: false,
+            read_one: Box::new(move |request| {
+                log.note(std::slice::from_ref(&request));
+                let refuse = Arc::clone(&refuse);
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    refuse().map_or_else(|| Ok(value(&request.secret_name)), Err)
+                })
+            }),
+            read_many: Box::new(|_| Box::pin(async { Batch::Unknown })),
+        })
+    }
+
+    fn refused(status: u16, code: &str, retry_after: Option<Duration>) -> Error {
+        let refusal = Refusal {
+            retry_after,
+            ..Refusal::of_code(status, Some(code))
+        };
+        Error::Refused(Box::new(refusal))
+    }
+
+    /// Each of a hundred objects asks until it has its value, as often as objects ask.
+    async fn until_all_read(reader: &Arc<Reader>) {
+        let asking = (0..100).map(async |n| {
+            let name = format!("s{n}");
+            while read(reader, &name, Rank::Later, "t").await.is_err() {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+        });
+        futures::future::join_all(asking).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn minutes_of_throttling_cost_few_calls_and_pass_by_themselves() {
+        for hint in [
+            None,
+            Some(Duration::from_millis(500)),
+            Some(Duration::from_secs(20)),
+        ] {
+            let (log, until) = (Log::default(), now() + Duration::from_secs(300));
+            let reader = service(&log, 100.0, move || {
+                (now() < until).then(|| refused(429, "Throttling.User", hint))
+            });
+            until_all_read(&reader).await;
+            let calls = log.calls().len() - 100;
+            assert!(
+                calls <= 200,
+                "{calls} calls were refused in five minutes, with {hint:?}"
+            );
+            let late = now().duration_since(until);
+            assert!(
+                late < Duration::from_secs(240),
+                "{late:?} after it was over, with {hint:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_that_somebody_else_eats_is_shared_without_a_fight() {
+        // 50 calls a second for the account, of which others take 48, for ever.
+        let (log, begin) = (Log::default(), now());
+        let taken = Mutex::new(0.0_f64);
+        let reader = service(&log, 100.0, move || {
+            let mut taken = taken.lock().unwrap();
+            let left = now().duration_since(begin).as_secs_f64() * 2.0 + 2.0 - *taken;
+            if left < 1.0 {
+                return Some(refused(429, "Throttling.User", None));
+            }
+            *taken += 1.0;
+            None
+        });
+        until_all_read(&reader).await;
+        let calls = log.calls().len();
+        assert!(calls <= 250, "{calls} calls for 100 values");
+        let took = now().duration_since(begin);
+        assert!(
+            took < Duration::from_secs(300),
+            "{took:?}, where 50 s is the least"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_was_revoked_and_is_restored_works_again_by_itself() {
+        for code in [
+            "InvalidAccessKeyId.Inactive",
+            "InvalidSecurityToken.Expired",
+        ] {
+            let (log, until) = (Log::default(), now() + Duration::from_secs(600));
+            let reader = service(&log, 100.0, move || {
+                (now() < until).then(|| refused(403, code, None))
+            });
+            until_all_read(&reader).await;
+            let calls = log.calls().len() - 100;
+            // The first burst, which nobody could know of, and then one whenever it may have been mended.
+            assert!(calls <= 28, "{calls} calls with a key that is revoked");
+            let late = now().duration_since(until);
+            assert!(
+                late < Duration::from_secs(360),
+                "{late:?} after it was restored"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
