@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretSlice};
+use tokio_rustls::rustls::{self as tls, CertificateError};
 
 use super::answer::read_refusal;
 use super::endpoint::Origin;
@@ -294,26 +295,51 @@ pub(super) fn transport_error(error: reqwest::Error) -> Error {
     if error.is_timeout() {
         Error::Timeout
     } else if error.is_connect() {
-        Error::Unreachable(if is_about_certificates(&error) {
-            "its certificate is not accepted (an instance's own CA goes into the store's caBundle)"
-        } else {
-            "no connection (name or network)"
-        })
+        Error::Unreachable(why_not_connected(&error))
     } else {
         Error::Unreachable("the connection broke off")
     }
 }
 
-/// The foreign text only decides between two of our own.
-fn is_about_certificates(error: &reqwest::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.to_string().contains("certificate") {
-            return true;
-        }
-        source = cause.source();
+/// In our own words.
+fn why_not_connected(error: &reqwest::Error) -> &'static str {
+    match tls_error(error) {
+        Some(tls::Error::InvalidCertificate(why)) => refused_certificate(why),
+        Some(_) => "no TLS connection (it does not speak TLS, or no version of it that we do)",
+        None => "no connection (name or network)",
     }
-    false
+}
+
+/// What went wrong with TLS, if that is why.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a tls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    // The source of this type is not what it wraps, but the source of that.
+    let wrapped = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    match wrapped {
+        Some(inner) => tls_error(inner),
+        None => tls_error(error.source()?),
+    }
+}
+
+fn refused_certificate(why: &CertificateError) -> &'static str {
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired (whoever runs it renews it)"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet (check the clocks of both sides)"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for another host"
+        }
+        _ => {
+            "its certificate is not accepted (an instance's own CA goes into the store's caBundle)"
+        }
+    }
 }
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {
@@ -344,6 +370,12 @@ fn contains(body: &[u8], needle: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -388,6 +420,224 @@ mod tests {
             Class::Rejected,
         ] {
             assert_eq!(sent(&refused(class)), 1, "{class:?}");
+        }
+    }
+
+    /// What a server does once it has answered.
+    #[derive(Clone)]
+    enum Then {
+        Close,
+        /// Goes on with the same bytes for ever.
+        Repeat(String),
+    }
+
+    /// A server that gives everybody this answer; with it, how often it was called.
+    async fn server(answer: String, then: Then) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let answer = answer.replace("ORIGIN", &origin);
+        let called = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&called);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let (answer, then) = (answer.clone(), then.clone());
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    match then {
+                        // What was not read yet would be lost by a mere close.
+                        Then::Close => {
+                            let _ = stream.shutdown().await;
+                            let _ = stream.read_to_end(&mut Vec::new()).await;
+                        }
+                        Then::Repeat(more) => {
+                            while stream.write_all(more.as_bytes()).await.is_ok() {}
+                        }
+                    }
+                });
+            }
+        });
+        (origin, called)
+    }
+
+    async fn call(origin: &str) -> Result<String, Error> {
+        let client = Client::new(|| Timestamp::UNIX_EPOCH, |_| ()).unwrap();
+        let endpoint = client.endpoint(origin.parse().unwrap(), None).unwrap();
+        let operation = Operation {
+            action: "GetSecretValue",
+            version: "2016-01-20",
+            parameters: Vec::new(),
+            form: Vec::new(),
+        };
+        let answer = client.call_unsigned(&endpoint, &operation).await?;
+        Ok(String::from_utf8_lossy(answer.body.expose_secret()).into_owned())
+    }
+
+    /// A name, what the server says, how the call ends, and how often it was sent.
+    type Case = (&'static str, String, Then, &'static str, usize);
+
+    fn broken() -> Vec<Case> {
+        let of =
+            |name, answer: &str, then| (name, answer.replace('|', "\r\n"), then, "Unreachable", 3);
+        let ok = "HTTP/1.1 200 OK|";
+        let closes = |name, answer: &str| of(name, answer, Then::Close);
+        vec![
+            closes("no answer", ""),
+            closes("no HTTP", "SSH-2.0-OpenSSH_9.2|"),
+            closes("half a head", "HTTP/1.1 200 OK|Content-Le"),
+            closes("a head", &format!("{ok}Content-Length: 9||")),
+            closes("half a body", &format!("{ok}Content-Length: 9||{{}}")),
+            closes(
+                "half a chunk",
+                &format!("{ok}Transfer-Encoding: chunked||9|{{}}"),
+            ),
+            closes(
+                "two lengths",
+                &format!("{ok}Content-Length: 9|Content-Length: 2||{{}}"),
+            ),
+            closes(
+                "no length that is one",
+                &format!("{ok}Content-Length: -1||{{}}"),
+            ),
+            closes(
+                "a length beyond all",
+                &format!("{ok}Content-Length: 18446744073709551615||{{}}"),
+            ),
+            of(
+                "a head without end",
+                ok,
+                Then::Repeat("A: b\r\n".repeat(1000)),
+            ),
+        ]
+    }
+
+    fn endless() -> Vec<Case> {
+        let chunk = format!("1000\r\n{}\r\n", "a".repeat(0x1000));
+        let of = |name, fields: &str, piece| {
+            let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            (name, answer, Then::Repeat(piece), "Malformed", 3)
+        };
+        vec![
+            of("a body without end", "", "{\"a\":".repeat(1000)),
+            of(
+                "chunks without end",
+                "Transfer-Encoding: chunked\r\n",
+                chunk,
+            ),
+        ]
+    }
+
+    fn redirects() -> Vec<Case> {
+        let of = |status: &str| {
+            let there = "Location: ORIGIN/there\r\nContent-Length: 0\r\n\r\n";
+            (
+                "moved",
+                format!("HTTP/1.1 {status}\r\n{there}"),
+                Then::Close,
+                "Other",
+                1,
+            )
+        };
+        [
+            "302 Found",
+            "307 Temporary Redirect",
+            "308 Permanent Redirect",
+        ]
+        .map(of)
+        .to_vec()
+    }
+
+    fn whole() -> Vec<Case> {
+        let of = |name, fields: &str, body: &str| {
+            let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}");
+            (name, answer, Then::Close, "OK", 1)
+        };
+        vec![
+            of("more than it says", "Content-Length: 2\r\n", "{}{}{}"),
+            of("no length", "", "{}"),
+            // Nobody unpacks it: a few bytes can become any number.
+            of(
+                "packed",
+                "Content-Encoding: gzip\r\nContent-Length: 2\r\n",
+                "{}",
+            ),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_server_that_breaks_the_rules_is_told_from_one_that_answers() {
+        let cases = [broken(), endless(), redirects(), whole()].concat();
+        let cases = cases
+            .into_iter()
+            .map(async |(name, answer, then, expected, calls)| {
+                let (origin, called) = server(answer, then).await;
+                let result = call(&origin).await;
+                assert_eq!(
+                    outcome(result.as_ref().err()),
+                    expected,
+                    "{name}: {result:?}"
+                );
+                assert_eq!(called.load(Ordering::Relaxed), calls, "{name}");
+                assert!(
+                    result.as_ref().map_or(true, |body| body == "{}"),
+                    "{name}: {result:?}"
+                );
+            });
+        futures::future::join_all(cases).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_certificate_is_told() {
+        let year = |year| rcgen::date_time_ymd(year, 1, 1);
+        for (name, host, from, until, is_trusted, expected) in [
+            ("good", "localhost", 2020, 2200, true, "broke off"),
+            ("old", "localhost", 2020, 2021, true, "expired"),
+            ("early", "localhost", 2199, 2200, true, "not valid yet"),
+            ("other", "kms.internal", 2020, 2200, true, "another host"),
+            ("foreign", "localhost", 2020, 2200, false, "caBundle"),
+        ] {
+            let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+            (params.not_before, params.not_after) = (year(from), year(until));
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            let key = tls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+            let provider = Arc::new(tls::crypto::aws_lc_rs::default_provider());
+            let config = tls::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key.into())
+                .unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            let listener = TcpListener::bind("localhost:0").await.unwrap();
+            let origin = format!(
+                "https://localhost:{}",
+                listener.local_addr().unwrap().port()
+            );
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let _ = acceptor.accept(stream).await;
+                }
+            });
+            let client = Client::new(|| Timestamp::UNIX_EPOCH, |_| ()).unwrap();
+            let other = rcgen::generate_simple_self_signed(["x".to_owned()])
+                .unwrap()
+                .cert
+                .pem();
+            let bundle = if is_trusted { certificate.pem() } else { other };
+            let endpoint = client
+                .endpoint(origin.parse().unwrap(), Some(&bundle))
+                .unwrap();
+            let error = endpoint
+                .http
+                .get(&origin)
+                .send()
+                .await
+                .map_err(transport_error)
+                .unwrap_err();
+            assert!(error.to_string().contains(expected), "{name}: {error}");
         }
     }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
-use kms_emulator::{Effect, Fault, error};
+use kms_emulator::{Effect, Emulator, Fault, Options, error};
 use kms_secret_operator::api::KmsSecret;
 use kube::ResourceExt as _;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 use crate::world::{KEY_ID, KEY_SECRET, World, a_while, condition, eventually};
@@ -415,6 +416,106 @@ async fn an_endpoint_that_is_not_allowed_gets_no_call() {
             .await
             .is_err()
     );
+}
+
+/// A server that sends everybody this, and then a piece each second, without an end.
+async fn dripping(answer: &'static str, piece: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(answer.as_bytes()).await;
+                while stream.write_all(piece.as_bytes()).await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            });
+        }
+    });
+    origin
+}
+
+/// A KMS whose certificate was good once.
+async fn expired() -> Emulator {
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    let options = Options {
+        tls_pair: Some((pem, key.serialize_pem())),
+        ..Options::default()
+    };
+    Emulator::start(options).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_or_never_ends_is_told_and_holds_up_nobody_else() {
+    let world = World::new().await;
+    world.kms.put_generic("app/text", "one");
+    let old = expired().await;
+    let at = |endpoint: String| json!({"endpoint": endpoint});
+    let body = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{";
+    let cases = [
+        (
+            "no-host",
+            at("https://kms.invalid:8443".to_owned()),
+            "no connection",
+        ),
+        (
+            "no-port",
+            at("https://127.0.0.1:1".to_owned()),
+            "no connection",
+        ),
+        (
+            "no-tls",
+            at(world.kms.origin().replace("http:", "https:")),
+            "no TLS",
+        ),
+        (
+            "expired",
+            json!({"endpoint": old.https_origin(), "caBundle": old.ca_pem()}),
+            "expired",
+        ),
+        ("silent", at(dripping("", "").await), "deadline"),
+        ("half-closed", at(dripping(body, "").await), "deadline"),
+        (
+            "slow-head",
+            at(dripping("HTTP/1.1 200 OK\r\nX: ", "x").await),
+            "deadline",
+        ),
+        ("slow-body", at(dripping(body, " ").await), "deadline"),
+        (
+            "slow-notices",
+            at(dripping("", "HTTP/1.1 103 Early Hints\r\n\r\n").await),
+            "deadline",
+        ),
+    ];
+    let mut flags = Vec::new();
+    for (name, more, _) in &cases {
+        flags.extend(["--allow-endpoint", more["endpoint"].as_str().unwrap()]);
+        world.store(name, "kms-credentials", more.clone()).await;
+        let spec = json!({"storeRef": {"name": name}});
+        world.kms_secret(name, "app/text", spec).await;
+    }
+    let _operator = world.operator_with(&flags).await;
+    let often = json!({"refresh": {"interval": "2s"}});
+    world.kms_secret("text", "app/text", often).await;
+    world.until_text("text", "value", "one").await;
+    world.kms.put_generic("app/text", "two");
+    world.until_text("text", "value", "two").await;
+    for (name, _, word) in &cases {
+        let object = world.until_ready(name, "False", "KmsUnavailable").await;
+        let message = condition(&object, "Ready").unwrap().2;
+        assert!(message.contains(word), "{name}: {message}");
+        assert!(world.secret(name).await.is_none(), "{name}");
+    }
+    for (name, ..) in &cases {
+        world.store(name, "kms-credentials", json!({})).await;
+    }
+    for (name, ..) in &cases {
+        world.until_text(name, "value", "two").await;
+    }
 }
 
 #[tokio::test]

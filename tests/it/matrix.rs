@@ -54,8 +54,8 @@ fn effects() -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// Two secrets that are read by a role behind a role, where every call goes wrong a first time.
-async fn suffer(name: &str, fault: Fault) {
+/// Two secrets that are read by a role behind a role, where each of these calls goes wrong a first time.
+async fn suffer(name: &str, fault: Fault, calls: &[&str]) {
     let world = World::new().await;
     federate(&world).await;
     let role = "acs:ram::1234567890123456:role/shop";
@@ -69,7 +69,7 @@ async fn suffer(name: &str, fault: Fault) {
         }
     };
     let hit = || {
-        for call in CALLS {
+        for call in calls {
             world.kms.fault(fault.clone().on_action(call).times(1));
         }
     };
@@ -107,6 +107,25 @@ async fn suffer(name: &str, fault: Fault) {
 #[tokio::test]
 async fn any_answer_that_makes_no_sense_passes_at_any_call() {
     let suffering = effects().into_iter();
-    let suffering = suffering.map(|(name, fault)| async move { suffer(name, fault).await });
+    let suffering = suffering.map(async |(name, fault)| suffer(name, fault, &CALLS).await);
+    futures::future::join_all(suffering).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_never_ends_passes_at_any_call() {
+    let slow = || {
+        let drip = Effect::Drip {
+            bytes: 1,
+            seconds: Duration::from_secs(1),
+        };
+        [("silence", Effect::Hang), ("a byte a second", drip)]
+    };
+    // One call at a time: each takes its whole deadline.
+    let cases = CALLS
+        .iter()
+        .flat_map(|call| slow().map(|(name, effect)| (name, effect, call)));
+    let suffering = cases.map(async |(name, effect, call)| {
+        suffer(&format!("{name} at {call}"), Fault::new(effect), &[call]).await;
+    });
     futures::future::join_all(suffering).await;
 }
