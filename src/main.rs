@@ -1,6 +1,6 @@
 //! The command line: parses it and hands over to the library.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _, Write};
 use std::process::ExitCode;
 
 use kms_secret_operator::config::{Check, Command, Convert, LogFormat, Plugin, Run};
@@ -55,33 +55,30 @@ async fn operate(mut flags: Run) -> Outcome {
 }
 
 /// Prints how KmsSecrets stand; answers whether nobody has to look.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 async fn look(flags: &Status) -> Outcome {
     telemetry::init(LogFormat::Text, LevelFilter::ERROR);
     let (report, text) = status(flags, connect(&flags.access).await?).await?;
-    print!("{text}");
+    print(&text)?;
     for complaint in report.complaints() {
-        eprintln!("{complaint}");
+        complain(&complaint)?;
     }
     Ok(report.is_fine())
 }
 
 /// Has KmsSecrets synced; answers whether that was done, or asked for where nobody waits.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 async fn renew(flags: &Force) -> Outcome {
     telemetry::init(LogFormat::Text, LevelFilter::ERROR);
     let asked = force(flags, connect(&flags.access).await?).await?;
     for one in &asked {
-        println!("{one}");
+        print(&format!("{one}\n"))?;
     }
     if asked.is_empty() {
-        eprintln!("no KmsSecrets found");
+        complain("no KmsSecrets found")?;
     }
     Ok(asked.iter().all(|one| one.outcome.is_fine()))
 }
 
 /// Answers whether everything can be read.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 async fn ask(mut flags: Check) -> Outcome {
     telemetry::init(LogFormat::Text, LevelFilter::ERROR);
     flags.reach.read_environment()?;
@@ -89,21 +86,19 @@ async fn ask(mut flags: Check) -> Outcome {
     let checked = check(flags, client).await?;
     for one in &checked {
         let what = format!("{} {} {}", one.object, one.source, one.secret_name);
-        match &one.result {
-            Ok(()) => println!("{what}: can be read"),
-            Err(failure) => {
-                println!("{what}: {}: {}", failure.reason.as_str(), failure.message());
-            }
-        }
+        let how = match &one.result {
+            Ok(()) => "can be read".to_owned(),
+            Err(failure) => format!("{}: {}", failure.reason.as_str(), failure.message()),
+        };
+        print(&format!("{what}: {how}\n"))?;
     }
     if checked.is_empty() {
-        println!("there are no KmsSecrets");
+        print("there are no KmsSecrets\n")?;
     }
     Ok(checked.iter().all(|one| one.result.is_ok()))
 }
 
 /// Writes our manifests to standard output and what became of the others to standard error; answers whether all have their equal.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 fn translate(flags: Convert) -> Outcome {
     let mut input = String::new();
     for file in &flags.files {
@@ -121,17 +116,34 @@ fn translate(flags: Convert) -> Outcome {
         namespace: flags.namespace,
     };
     let converted = convert::convert(&input, &options)?;
-    print!("{}", converted.manifests);
+    print(&converted.manifests)?;
     for line in &converted.report {
-        eprintln!("{line}");
+        complain(&line.to_string())?;
     }
     Ok(converted.is_whole())
 }
 
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 fn print_crds() -> Outcome {
-    print!("{}", crds_yaml()?);
+    print(&crds_yaml()?)?;
     Ok(true)
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> std::io::Result<()> {
+    write(std::io::stdout().lock(), text)
+}
+
+/// Writes a line to standard error.
+fn complain(line: &str) -> std::io::Result<()> {
+    write(std::io::stderr().lock(), &format!("{line}\n"))
+}
+
+/// Whoever has read enough, as `head`, closes the pipe: that is no failure, and nothing to panic about.
+fn write(mut to: impl Write, text: &str) -> std::io::Result<()> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Err(err) if err.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// An error with its causes, on one line.
@@ -142,5 +154,6 @@ fn tell(err: &dyn std::error::Error) {
         line = format!("{line}: {cause}");
         source = cause.source();
     }
-    eprintln!("kms-secret-operator: {line}");
+    // There is nobody left to tell that it could not be told.
+    let _ = complain(&format!("kms-secret-operator: {line}"));
 }

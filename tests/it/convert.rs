@@ -170,3 +170,37 @@ fn places(value: &Value, at: &str) -> Vec<String> {
         _ => Vec::new(),
     }
 }
+
+/// Runs the program with nobody to read what it prints.
+fn unread(words: &[&str], has_errors: bool) -> (Option<i32>, String) {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kms-secret-operator"));
+    command.args(words).stdin(Stdio::null());
+    let mut program = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(program.stdout.take());
+    let mut said = String::new();
+    let errors = program.stderr.take();
+    if has_errors {
+        errors.unwrap().read_to_string(&mut said).unwrap();
+    }
+    (program.wait().unwrap().code(), said)
+}
+
+#[test]
+fn who_has_read_enough_closes_the_pipe_and_hears_no_more() {
+    assert_eq!(unread(&["crds"], true), (Some(0), String::new()));
+    let input = root().join("tests/convert/eso-refused.in.yaml");
+    let words = ["convert", input.to_str().unwrap()];
+    let (code, said) = unread(&words, true);
+    assert!(
+        code == Some(1) && said.contains("refused") && !said.contains("panicked"),
+        "{code:?} {said}"
+    );
+    assert_eq!(unread(&words, false), (Some(1), String::new()));
+}
