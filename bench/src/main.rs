@@ -1,8 +1,9 @@
 //! `make bench`: measures the operator, as a process of its own, on a control plane of this machine, and a naive writer of
-//! the same objects beside it. docs/benchmarks.md tells how, and what came out.
+//! the same objects beside it. docs/benchmarks.md tells how, and what came out. `kms-bench day` is a part of `make soak`: docs/soak.md.
 
 mod bars;
 mod cluster;
+mod day;
 mod floor;
 mod machine;
 mod operator;
@@ -21,8 +22,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
+use day::{Plan, Scale};
 use results::Results;
 use scenarios::cold_sync::{CREATED, CREATED_SINGLY, STARTED_SHARING, STARTED_SINGLY};
 use scenarios::replicas::End;
@@ -30,8 +32,10 @@ use scenarios::{Scenario, Settings};
 
 /// Measures kms-secret-operator against a naive writer, on a control plane of this machine.
 #[derive(Parser)]
-#[command(about)]
+#[command(about, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Numbers of KmsSecrets.
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
     sizes: Vec<usize>,
@@ -42,16 +46,46 @@ struct Args {
     #[arg(long, conflicts_with = "sizes")]
     quick: bool,
     /// The operator's binary; the one beside this one when left out.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     operator: Option<PathBuf>,
     /// Folder of benchmarks.md, whose results are replaced, and of bench/ with results.json and cost.svg.
     #[arg(long, value_name = "DIR", default_value = "docs")]
     out: PathBuf,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Spends a day whose hours are minutes with many KmsSecrets, and reckons up what it cost.
+    Day {
+        /// How long the day is. The evening, with its troubles, comes on top.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=1440))]
+        minutes: u32,
+        /// Number of KmsSecrets.
+        #[arg(long, default_value_t = 2000)]
+        objects: usize,
+        /// Only show that it works: 24 KmsSecrets, three hours of 8 seconds, and counts, but no times.
+        #[arg(long, conflicts_with_all = ["minutes", "objects"])]
+        quick: bool,
+    },
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(Command::Day {
+        minutes,
+        objects,
+        quick,
+    }) = args.command
+    {
+        let operator = operator(args.operator)?;
+        let plan = if quick {
+            Plan::quick(operator)
+        } else {
+            Plan::new(operator, objects, Scale::day(minutes))
+        };
+        return day::spend(&plan).await;
+    }
     let settings = settings(&args)?;
     let mut results = Results {
         machine: machine::describe()?,
@@ -83,9 +117,10 @@ async fn measure(sizes: &[usize], settings: &Settings, results: &mut Results) ->
     Ok(())
 }
 
-fn settings(args: &Args) -> Result<Settings> {
-    let operator = match &args.operator {
-        Some(path) => path.clone(),
+/// The operator's binary, if it is there.
+fn operator(given: Option<PathBuf>) -> Result<PathBuf> {
+    let operator = match given {
+        Some(path) => path,
         None => std::env::current_exe()?.with_file_name("kms-secret-operator"),
     };
     let path = operator.display();
@@ -93,6 +128,11 @@ fn settings(args: &Args) -> Result<Settings> {
         operator.is_file(),
         "{path} is not there: `make bench` builds it"
     );
+    Ok(operator)
+}
+
+fn settings(args: &Args) -> Result<Settings> {
+    let operator = operator(args.operator.clone())?;
     let only = args.only.clone();
     if args.quick {
         return Ok(Settings {

@@ -34,6 +34,8 @@ impl Operator {
             .arg(binary)
             .args(["run", "--replica-name", name])
             .args(["--allow-endpoint", &world.kms.origin()])
+            // The hours of a soak are short.
+            .args(["--min-refresh-interval", "1s"])
             .args(["--admin-listen", &format!("127.0.0.1:{port}")])
             .env("KUBECONFIG", world.cluster.kubeconfig())
             .stdin(Stdio::null())

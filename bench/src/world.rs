@@ -83,7 +83,7 @@ impl World {
         Api::namespaced(self.cluster.client.clone(), NAMESPACE)
     }
 
-    async fn create<K>(&self, manifest: Value) -> Result<K>
+    pub(crate) async fn create<K>(&self, manifest: Value) -> Result<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
