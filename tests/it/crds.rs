@@ -277,6 +277,52 @@ async fn the_api_server_refuses_what_makes_no_sense_of_a_kms_secret() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_goes_no_further_than_the_api_server() {
+    let world = World::new().await;
+    let long = "x".repeat(1 << 20);
+    let many = |item: fn(usize) -> Value| (0..10_000).map(item).collect::<Value>();
+    let labels: serde_json::Map<_, _> =
+        (0..10_000).map(|n| (format!("l{n}"), json!("v"))).collect();
+    let source = json!({"secretName": "a"});
+    let cases = [
+        (
+            json!({"sources": many(|n| json!({"name": format!("s{n}"), "secretName": "a"}))}),
+            "must have at most 16 items",
+        ),
+        (
+            json!({"source": source, "data": many(|n| json!({"key": format!("k{n}")}))}),
+            "must have at most 256 items",
+        ),
+        (
+            json!({"source": source, "data": [{"key": "k", "template": long}]}),
+            "more than 16384 bytes",
+        ),
+        (
+            json!({"source": source, "data": [{"key": "k", "path": long}]}),
+            "more than 1024 bytes",
+        ),
+        (
+            json!({"source": source, "extract": [{"rename": [{"pattern": long, "replacement": ""}]}]}),
+            "more than 256 bytes",
+        ),
+        (
+            json!({"source": {"secretName": long}}),
+            "more than 320 bytes",
+        ),
+        (
+            json!({"source": source, "target": {"labels": labels}}),
+            "must have at most 64",
+        ),
+    ];
+    for (mut spec, words) in cases {
+        spec["storeRef"] = json!({"name": "prod"});
+        let said = message::<KmsSecret>(&world, spec).await;
+        let said = said.expect(words);
+        assert!(said.contains(words), "{said:.300}");
+    }
+}
+
+#[tokio::test]
 async fn the_api_server_holds_keys_and_sources_together() {
     let world = World::new().await;
     let good = json!({"storeRef": {"name": "prod"}, "source": {"secretName": "a"}});
