@@ -287,7 +287,7 @@ async fn what_is_too_large_goes_no_further_than_the_api_server() {
     let cases = [
         (
             json!({"sources": many(|n| json!({"name": format!("s{n}"), "secretName": "a"}))}),
-            "must have at most 16 items",
+            "must have at most 32 items",
         ),
         (
             json!({"source": source, "data": many(|n| json!({"key": format!("k{n}")}))}),
