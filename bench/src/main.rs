@@ -5,6 +5,7 @@ mod bars;
 mod cluster;
 mod day;
 mod floor;
+mod follow;
 mod machine;
 mod operator;
 mod plot;

@@ -2,23 +2,17 @@
 //! write of a status was good for.
 
 use std::collections::HashMap;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Secret;
+use anyhow::Result;
 use kms_secret_operator::api::kms_secret::KmsSecretStatus;
-use kms_secret_operator::api::{KmsSecret, MANAGED_LABEL, parse_duration};
+use kms_secret_operator::api::{KmsSecret, parse_duration};
 use kms_secret_operator::sync::status::is_ready;
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
-use tokio::task::JoinHandle;
+use kube::ResourceExt as _;
 
 use super::timing::heartbeat;
+use crate::follow::{Change, Follower, Page, Patience};
 use crate::world::World;
 
 /// What a write of a status was good for.
@@ -52,10 +46,6 @@ pub(crate) struct Entries {
     pub(crate) gone: usize,
     /// The last status of each KmsSecret that is there.
     last: HashMap<String, KmsSecretStatus>,
-    /// All that was seen.
-    events: u64,
-    listed: usize,
-    broken: Option<String>,
 }
 
 impl Entries {
@@ -110,148 +100,60 @@ fn judge(before: &KmsSecretStatus, after: &KmsSecretStatus, heartbeat: Duration)
     }
 }
 
-/// Two watches that write it all down.
-pub(crate) struct Journal {
-    entries: Arc<Mutex<Entries>>,
-    tasks: [JoinHandle<()>; 2],
-}
+/// Writes it all down.
+pub(crate) struct Journal(Follower<Entries>);
 
 impl Journal {
-    /// Opens the watches, before anything is there.
+    /// Opens it, before anything is there.
     pub(crate) async fn open(world: &World) -> Result<Self> {
-        let entries = Arc::new(Mutex::new(Entries::default()));
-        let secrets = world.api::<PartialObjectMeta<Secret>>();
-        let managed = format!("{MANAGED_LABEL}=true");
-        let tasks = [
-            follow(
-                &entries,
-                secrets,
-                &managed,
-                |entries, event, now| match event {
-                    Change::Written(secret) => {
-                        let changes = entries.secrets.entry(secret.name_any()).or_default();
-                        changes.push(now);
-                    }
-                    Change::Gone(_) => entries.gone += 1,
-                },
-            ),
-            follow(
-                &entries,
-                world.api::<KmsSecret>(),
-                "",
-                |entries, event, now| match event {
-                    Change::Written(object) => entries.note_status(object, now),
-                    Change::Gone(object) => {
-                        entries.last.remove(&object.name_any());
-                    }
-                },
-            ),
-        ];
-        let journal = Self { entries, tasks };
-        journal.until(|entries| entries.listed == 2).await?;
-        Ok(journal)
+        let follower = Follower::<Entries>::open(
+            world,
+            PATIENCE,
+            |entries, secret, now| match secret {
+                Change::Written(secret) => {
+                    let changes = entries.secrets.entry(secret.name_any()).or_default();
+                    changes.push(now);
+                }
+                Change::Gone(_) => entries.gone += 1,
+            },
+            |entries, object, now| match object {
+                Change::Written(object) => entries.note_status(object, now),
+                Change::Gone(object) => {
+                    entries.last.remove(&object.name_any());
+                }
+            },
+        );
+        Ok(Self(follower.await?))
     }
 
-    pub(crate) fn entries(&self) -> MutexGuard<'_, Entries> {
-        lock(&self.entries)
+    pub(crate) fn entries(&self) -> MutexGuard<'_, Page<Entries>> {
+        self.0.page()
     }
 
     /// Waits until what was written is so. Gives up when nothing is written any more.
     pub(crate) async fn until(&self, mut is_so: impl FnMut(&Entries) -> bool) -> Result<()> {
-        let mut progress = (Instant::now(), 0);
-        loop {
-            {
-                let entries = self.entries();
-                if let Some(why) = &entries.broken {
-                    bail!("a watch of the journal broke, so that it has gaps: {why}");
-                }
-                if is_so(&entries) {
-                    return Ok(());
-                }
-                if entries.events != progress.1 {
-                    progress = (Instant::now(), entries.events);
-                }
-                if progress.0.elapsed() > PATIENCE {
-                    let (secrets, statuses) = (entries.secrets.len(), entries.statuses.len());
-                    bail!("waited in vain; {secrets} Secrets and {statuses} statuses were written");
-                }
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        self.0.until(|entries| is_so(entries)).await.map(drop)
     }
 
     /// Waits until nothing has been written for a moment.
     pub(crate) async fn until_still(&self) -> Result<()> {
         let mut last = (Instant::now(), 0);
-        self.until(|entries| {
+        let still = self.0.until(|entries| {
             if entries.events != last.1 {
                 last = (Instant::now(), entries.events);
             }
             last.0.elapsed() > STILL
-        })
-        .await
+        });
+        still.await.map(drop)
     }
 }
 
-/// The longest time between two writes that are waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK: Duration = Duration::from_millis(50);
+const PATIENCE: Patience = Patience {
+    look: Duration::from_millis(50),
+    most: Duration::from_secs(120),
+};
 /// What was written is seen by then.
 const STILL: Duration = Duration::from_secs(3);
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-enum Change<'a, K> {
-    Written(&'a K),
-    Gone(&'a K),
-}
-
-fn follow<K>(
-    entries: &Arc<Mutex<Entries>>,
-    api: Api<K>,
-    labels: &str,
-    note: fn(&mut Entries, Change<'_, K>, Instant),
-) -> JoinHandle<()>
-where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    let entries = Arc::clone(entries);
-    let config = watcher::Config::default().any_semantic().labels(labels);
-    tokio::spawn(async move {
-        let mut events = pin!(watcher(api, config));
-        let mut is_listed = false;
-        while let Some(event) = events.next().await {
-            let (mut entries, now) = (lock(&entries), Instant::now());
-            entries.events += 1;
-            match event {
-                Ok(Event::Apply(object)) => note(&mut entries, Change::Written(&object), now),
-                Ok(Event::Delete(object)) => note(&mut entries, Change::Gone(&object), now),
-                Ok(Event::InitDone) if !is_listed => {
-                    is_listed = true;
-                    entries.listed += 1;
-                }
-                // What was written meanwhile, nobody has seen.
-                Ok(Event::Init) if is_listed => entries.broken = Some("it was begun anew".into()),
-                Err(err) => entries.broken = Some(err.to_string()),
-                Ok(Event::Init | Event::InitApply(_) | Event::InitDone) => {}
-            }
-        }
-    })
-}
-
-fn lock(entries: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
-    entries.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[cfg(test)]
 mod tests {
