@@ -63,7 +63,8 @@ struct State {
     /// How often in a row a read was refused for the pace.
     throttled: HashMap<GetSecretValue, u8>,
     in_flight: usize,
-    has_timer: bool,
+    /// When it looks again by itself.
+    wakes_at: Option<Instant>,
     /// From when on reads go in batches; `None`: never.
     batches_from: Option<Instant>,
     breaker: Breaker,
@@ -102,7 +103,7 @@ impl Reader {
             queue: Queue::new(now()),
             throttled: HashMap::new(),
             in_flight: 0,
-            has_timer: false,
+            wakes_at: None,
             batches_from: setup.batch.then(now),
             breaker: Breaker::default(),
             is_closed: false,
@@ -200,11 +201,13 @@ impl Reader {
             let (most, is_idle) = (state.group_max(), state.in_flight == 0);
             let linger = state.queue.linger(most, is_idle, now());
             if let Some(wait) = state.limiter.wait(now()).max(linger) {
-                if !state.has_timer {
-                    state.has_timer = true;
+                let at = now() + wait;
+                if state.wakes_at.is_none_or(|before| at < before) {
+                    state.wakes_at = Some(at);
                     self.spawn(|me| async move {
-                        tokio::time::sleep(wait).await;
-                        me.lock().has_timer = false;
+                        tokio::time::sleep_until(at.into()).await;
+                        // Unless it looks sooner by now.
+                        me.lock().wakes_at.take_if(|wakes| *wakes == at);
                         me.pump();
                     });
                 }
@@ -541,6 +544,29 @@ mod tests {
             2,
             "the second wish is younger than the first call"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_followers_does_not_wait_for_those_of_another() {
+        let log = Log::default();
+        let (reader, began) = (reader(true, &log), now());
+        let followed = reader.read(Wish {
+            request: GetSecretValue {
+                secret_name: "a".into(),
+                ..GetSecretValue::default()
+            },
+            rank: Rank::Urgent,
+            tenant: Arc::from("t"),
+            has_followers: true,
+        });
+        let last = async {
+            tokio::time::sleep(QUIET * 5).await;
+            read(&reader, "b", Rank::Urgent, "t").await
+        };
+        let (first, last) = futures::join!(followed, last);
+        assert!(first.is_ok() && last.is_ok());
+        assert_eq!(log.calls(), [["a", "b"]]);
+        assert!(now().duration_since(began) < Duration::from_millis(20));
     }
 
     #[tokio::test(start_paused = true)]
