@@ -17,12 +17,12 @@ use super::store::{self, Resolved};
 use crate::api::KmsSecret;
 use crate::api::kms_secret::{StoreStatus, TargetStatus};
 use crate::cluster::{Desired, Fence, WriteError};
-use crate::sync::Reason;
 use crate::sync::backoff::Repair;
 use crate::sync::plan::{self, Plan, Target, Why};
 use crate::sync::rollout::{self, Written};
 use crate::sync::schedule::{announced, overdue};
 use crate::sync::status::{self, Synced};
+use crate::sync::{Failure, Reason};
 
 /// Reconciles one object, if it is there and this replica's; everything that can go wrong ends in its status.
 pub(super) async fn reconcile(
@@ -129,6 +129,13 @@ impl Round<'_> {
         if self.has_moved(&fetched.store).await {
             return Outcome::Moved;
         }
+        if self.is_target_lost() {
+            match self.is_alive().boxed().await {
+                Ok(true) => {}
+                Ok(false) => return Outcome::Gone,
+                Err(failure) => return Outcome::Failed(failure),
+            }
+        }
         let desired = Desired {
             owner: self.object,
             data: &data,
@@ -183,17 +190,37 @@ impl Round<'_> {
                     resource_version, ..
                 },
             ) => *resource_version != target.resource_version,
-            (Why::Missing, Target::Absent | Target::Shared { .. }) => self
-                .memory
-                .status
-                .target
-                .as_ref()
-                .is_some_and(|old| old.name == target.name),
+            (Why::Missing, Target::Absent | Target::Shared { .. }) => {
+                self.was_written(&target.name)
+            }
             _ => false,
         };
         if is_repair {
             self.memory.repaired = Some(Repair::after(self.memory.repaired.as_ref(), self.now));
         }
+    }
+
+    /// Our last write was to a Secret of that name.
+    fn was_written(&self, name: &str) -> bool {
+        let written = self.memory.status.target.as_ref();
+        written.is_some_and(|written| written.name == name)
+    }
+
+    /// The target was there, and is no more.
+    fn is_target_lost(&self) -> bool {
+        self.target == Target::Absent && self.was_written(self.object.target_name())
+    }
+
+    /// Asks the API server whether the object is still there. A target that went may have gone with it, and the watch of
+    /// Secrets be ahead of ours of objects: one made for an owner that is gone would be collected again and again, or,
+    /// without an owner, stay for ever.
+    async fn is_alive(&self) -> Result<bool, Failure> {
+        let namespace = self.object.namespace().unwrap_or_default();
+        let name = self.object.name_any();
+        let found = self.context.cluster.kms_secret(&namespace, &name).await?;
+        Ok(found.is_some_and(|found| {
+            found.uid() == self.object.uid() && found.metadata.deletion_timestamp.is_none()
+        }))
     }
 
     /// The object changed or went while we were reading, or the store was taken from it: what we have in hand is not for
