@@ -49,7 +49,7 @@ bench: ## measures the operator against a naive writer, writes docs/benchmarks.m
 	cargo build --release --locked -p kms-secret-operator -p kms-bench
 	target/release/kms-bench --sizes $(SIZES) --out $(OUT)
 
-fuzz: ## every parser and decision: the property tests of src/*/fuzz one by one, each for MINUTES=10 (ONLY=convert: of that name)
+fuzz: ## every parser and decision: the property tests of src/*/fuzz one by one, MINUTES=10 of CPU for each module (ONLY=convert: of that name)
 	@dev/prerequisites build
 	@dev/fuzz $(MINUTES) $(ONLY)
 
