@@ -1,9 +1,14 @@
 //! Every malformed answer at each call that a KmsSecret needs: it passes by itself, and the Secret goes from the old value
 //! to the new one, whole.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kms_emulator::{Effect, Fault, Role};
+use jiff::Timestamp;
+use kms_emulator::{Effect, Emulator, Fault, MetadataMode, Options, Role};
+use kms_secret_operator::alibaba::client::Client;
+use kms_secret_operator::alibaba::metadata::Metadata;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use crate::credentials::{SECOND, federate, rrsa, store};
@@ -17,6 +22,9 @@ const CALLS: [&str; 4] = [
     "BatchGetSecretValue",
     "GetSecretValue",
 ];
+
+/// What the credentials of an instance take.
+const METADATA_CALLS: [&str; 3] = ["MetadataToken", "MetadataRole", "MetadataCredentials"];
 
 fn effects() -> Vec<(&'static str, Fault)> {
     let raw = |status, body: &str| {
@@ -51,6 +59,18 @@ fn effects() -> Vec<(&'static str, Fault)> {
         ("deep", raw(200, &"[".repeat(100_000))),
         ("no code", raw(500, "{}")),
         ("teapot", raw(503, "I'm a teapot")),
+    ]
+}
+
+/// Answers that never end.
+fn slow() -> [(&'static str, Fault); 2] {
+    let drip = Effect::Drip {
+        bytes: 1,
+        seconds: Duration::from_secs(1),
+    };
+    [
+        ("silence", Fault::new(Effect::Hang)),
+        ("a byte a second", Fault::new(drip)),
     ]
 }
 
@@ -113,19 +133,46 @@ async fn any_answer_that_makes_no_sense_passes_at_any_call() {
 
 #[tokio::test]
 async fn an_answer_that_never_ends_passes_at_any_call() {
-    let slow = || {
-        let drip = Effect::Drip {
-            bytes: 1,
-            seconds: Duration::from_secs(1),
-        };
-        [("silence", Effect::Hang), ("a byte a second", drip)]
-    };
     // One call at a time: each takes its whole deadline.
     let cases = CALLS
         .iter()
-        .flat_map(|call| slow().map(|(name, effect)| (name, effect, call)));
-    let suffering = cases.map(async |(name, effect, call)| {
-        suffer(&format!("{name} at {call}"), Fault::new(effect), &[call]).await;
+        .flat_map(|call| slow().map(|(name, fault)| (name, fault, call)));
+    let suffering = cases.map(async |(name, fault, call)| {
+        suffer(&format!("{name} at {call}"), fault, &[call]).await;
     });
     futures::future::join_all(suffering).await;
+}
+
+/// The metadata service gives one answer that makes no sense: that is an error, or made up for, and the next time it is asked
+/// it is believed again.
+async fn confuse(kms: &Emulator, metadata: &Metadata, case: &(&str, Fault), call: &str) {
+    let (name, fault) = case;
+    kms.fault(fault.clone().on_action(call).times(1));
+    let confused = metadata.session(None).await;
+    let session = metadata.session(None).await;
+    let session = session.unwrap_or_else(|err| panic!("{name} at {call} is not over: {err}"));
+    let id = session.key.id.expose_secret();
+    match confused {
+        Ok(early) => assert_eq!(early.key.id.expose_secret(), id, "{name} at {call}"),
+        Err(err) => {
+            let words = err.to_string();
+            let is_fit = words.len() < 300 && !words.contains(id);
+            assert!(is_fit, "{name} at {call}: {words}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_instance_gets_its_credentials_whatever_its_metadata_service_answered_before() {
+    let kms = Emulator::start(Options::default()).await.unwrap();
+    kms.set_instance_role(Some("worker"));
+    kms.set_metadata_mode(MetadataMode::V2Only);
+    let client = Arc::new(Client::new(Timestamp::now, |_| ()).unwrap());
+    let metadata = Metadata::new(client, kms.origin().parse().unwrap()).unwrap();
+    // One at a time: the service has two seconds for an answer, whatever else the machine does.
+    for case in effects().into_iter().chain(slow()) {
+        for call in METADATA_CALLS {
+            confuse(&kms, &metadata, &case, call).await;
+        }
+    }
 }
