@@ -201,7 +201,8 @@ impl Cluster {
             *resource_version = taken.metadata.resource_version.unwrap_or_default();
         }
         (self.observe)("apply", "secrets");
-        let params = PatchParams::apply(MANAGER).force();
+        // To warn of misspelt fields, it would decode all of it a second time.
+        let params = PatchParams::apply(MANAGER).force().validation_ignore();
         let patch = Patch::Apply(ApplySecret::new(desired, &fence));
         let applied = within_deadline(api.patch_metadata(name, &params, &patch)).await;
         let mut applied = applied.map_err(|err| write_error(&err, name))?;
@@ -298,7 +299,7 @@ impl Cluster {
             "metadata": {"uid": object.uid(), "resourceVersion": resource_version},
             "status": patch,
         }));
-        let params = PatchParams::default();
+        let params = PatchParams::default().validation_ignore();
         match within_deadline(api.patch_status(&name, &params, &patch)).await {
             Ok(patched) => Ok(patched.metadata.resource_version.unwrap_or_default()),
             Err(err) => Err(status_error(&err, &KmsSecret::kind(&()), &name)),

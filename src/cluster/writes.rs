@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 const MOST: usize = 32;
 /// A status leaves so many places free, so that a Secret never finds none.
 const RESERVED: usize = 16;
-/// Of so many writes one is a status, however many Secrets wait.
-const TURNS: u64 = 8;
+/// Of so many writes one is a status, however many Secrets wait. A status costs the API server twice what a Secret does.
+const TURNS: u64 = 64;
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,13 +132,15 @@ mod tests {
     }
 
     #[test]
-    fn secrets_go_first_and_every_eighth_is_a_status() {
-        let got = pop_all(&mut line(100, 100));
-        assert_eq!(
-            (count(&got, Kind::Secret), count(&got, Kind::Status)),
-            (28, 4)
-        );
-        assert_eq!(got[7], Kind::Status);
+    fn secrets_go_first_and_now_and_then_a_status() {
+        let mut line = line(200, 200);
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            line.free = MOST;
+            got.extend(pop_all(&mut line));
+        }
+        assert_eq!(count(&got, Kind::Secret), 126);
+        assert_eq!((got[63], got[127]), (Kind::Status, Kind::Status));
     }
 
     #[test]
