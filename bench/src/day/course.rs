@@ -125,11 +125,11 @@ impl Course {
             kms.put_generic(&name, &text);
             return;
         }
-        let every = match self.timing(scale) {
-            Timing::Rotates { every, .. } => every,
-            Timing::Ceiling(_) | Timing::Never => WEEK,
+        let (every, first) = match self.timing(scale) {
+            Timing::Rotates { every, .. } => (every, every.mul_f64(part)),
+            Timing::Ceiling(_) | Timing::Never => (WEEK, WEEK),
         };
-        let first = later(kms.now(), every.mul_f64(part));
+        let first = later(kms.now(), first);
         let managed = Managed::new(self.kind.clone(), every);
         kms.put_managed(&name, managed.dual().account(&text).first(first));
     }
@@ -181,6 +181,18 @@ fn later(time: Timestamp, by: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_rotates_weekly_does_not_rotate_today() {
+        let kms = Emulator::start(kms_emulator::Options::default())
+            .await
+            .unwrap();
+        let is_weekly = |course: &&Course| course.name.ends_with("weekly");
+        let weekly = COURSES.iter().find(is_weekly).unwrap();
+        weekly.put(&kms, 1, Scale::day(60), 0.001);
+        let next = kms.next_rotation(&secret_name(1)).unwrap();
+        assert!(next > later(kms.now(), WEEK / 2), "{next}");
+    }
 
     #[test]
     fn days_of_five_minutes_and_more_can_be_reckoned() {
