@@ -79,7 +79,8 @@ pub struct KmsSecretSpec {
     pub extract: Vec<Extract>,
     /// The Secret to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Target>,
+    // Boxed, here and below: most objects have none, and the cache holds many objects.
+    pub target: Option<Box<Target>>,
     /// When to look again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
@@ -428,10 +429,10 @@ pub struct KmsSecretStatus {
     pub target: Option<TargetStatus>,
     /// The failure of the last attempt, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<ErrorStatus>,
+    pub error: Option<Box<ErrorStatus>>,
     /// The restarts of `spec.rolloutRestart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<RolloutStatus>,
+    pub rollout: Option<Box<RolloutStatus>>,
 }
 
 /// The restarts that belong to the content of the Secret.

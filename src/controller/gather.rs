@@ -176,7 +176,7 @@ impl Round<'_> {
             store: store.map(|store| &store.status),
             target: &self.target,
             backoff: self.memory.backoff.as_deref(),
-            repaired: self.memory.repaired.as_ref(),
+            repaired: self.memory.repaired.as_deref(),
             moved_until: self.memory.moved_until,
             hinted: self.hinted,
             wishes: self.memory.wishes,

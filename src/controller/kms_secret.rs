@@ -196,7 +196,8 @@ impl Round<'_> {
             _ => false,
         };
         if is_repair {
-            self.memory.repaired = Some(Repair::after(self.memory.repaired.as_ref(), self.now));
+            let last = self.memory.repaired.as_deref();
+            self.memory.repaired = Some(Repair::after(last, self.now).into());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What this process knows of an object besides what the API server keeps: its own last writes, which a cache may
 //! not show yet, and the attempts that failed. All of it can be lost: a restart plans from the status.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -40,13 +40,13 @@ pub(super) struct Memory {
     /// Since when the plan has been a refusal.
     pub(super) refused_since: Option<Timestamp>,
     /// The last repairs.
-    pub(super) repaired: Option<Repair>,
+    pub(super) repaired: Option<Box<Repair>>,
     /// The cache was wrong about the target: ask the API server.
     pub(super) look: bool,
     /// An attempt of this process failed, or was refused.
     pub(super) tried: bool,
     /// By source, the last versions that newer ones replaced.
-    pub(super) replaced: HashMap<String, VecDeque<String>>,
+    pub(super) replaced: BTreeMap<String, VecDeque<String>>,
     /// How often in a row the world moved under our hands.
     pub(super) moved: u32,
     /// Until then it is not chased.

@@ -183,7 +183,7 @@ impl Draft {
         } else {
             source = self.sources.into_iter().next();
         }
-        let target = (self.target != Target::default()).then_some(self.target);
+        let target = (self.target != Target::default()).then(|| self.target.into());
         let mut spec = KmsSecretSpec::new(store_ref);
         (spec.source, spec.sources) = (source, sources);
         (spec.data, spec.extract) = (data, extract);

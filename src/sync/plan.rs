@@ -676,6 +676,13 @@ mod tests {
         }
     }
 
+    fn unexplained() -> ErrorStatus {
+        ErrorStatus {
+            code: None,
+            action: String::new(),
+        }
+    }
+
     #[test]
     fn in_sync_waits_for_the_ceiling() {
         let mut world = World::in_sync();
@@ -921,7 +928,7 @@ mod tests {
                     &mut target.annotations
                 };
                 map.insert(key.into(), "x".into());
-                world.object.spec.target = Some(target);
+                world.object.spec.target = Some(target.into());
                 let is_refused =
                     matches!(world.plan(), Plan::Refuse(f) if f.reason == Reason::SpecInvalid);
                 assert_eq!(is_refused, refused, "{key}");
@@ -1008,10 +1015,7 @@ mod tests {
             Plan::Wait(Some(at(100_150))),
             "half of five minutes"
         );
-        world.status.error = Some(ErrorStatus {
-            code: None,
-            action: String::new(),
-        });
+        world.status.error = Some(unexplained().into());
         assert_eq!(world.plan(), Plan::Wait(Some(at(100_150))));
         world.now = at(100_150);
         assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
@@ -1153,10 +1157,7 @@ mod tests {
         world.status.last_sync_time = Some(Time(at(999_999)));
         assert_eq!(world.plan(), Plan::Fetch(Why::New));
         world.status.last_sync_time = Some(Time(at(0)));
-        world.status.error = Some(ErrorStatus {
-            code: None,
-            action: String::new(),
-        });
+        world.status.error = Some(unexplained().into());
         assert_eq!(world.plan(), Plan::Fetch(Why::Retry));
     }
 
@@ -1174,10 +1175,7 @@ mod tests {
     fn a_rotation_that_is_due_does_not_wait_for_the_retry_of_what_failed_before_a_restart() {
         let mut world = World::in_sync();
         world.hash = 500;
-        world.status.error = Some(ErrorStatus {
-            code: None,
-            action: String::new(),
-        });
+        world.status.error = Some(unexplained().into());
         (world.started, world.now) = (at(100), at(101));
         assert!(matches!(world.plan(), Plan::Wait(Some(_))));
         world.status.sources[0].next_rotation_date = Some(Time(at(50)));

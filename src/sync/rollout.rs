@@ -521,7 +521,7 @@ mod tests {
                 target: &self.target,
             };
             KmsSecretStatus {
-                rollout: after_write(previous, &self.object, &written),
+                rollout: after_write(previous, &self.object, &written).map(Box::new),
                 sources: vec![self.source.clone()],
                 target: Some(self.target.clone()),
                 ..KmsSecretStatus::default()
@@ -817,10 +817,10 @@ mod tests {
     fn pending_status(reasons: &[Option<Hindrance>]) -> KmsSecretStatus {
         let pending = reasons.iter().map(|reason| waiting(*reason)).collect();
         KmsSecretStatus {
-            rollout: Some(RolloutStatus {
+            rollout: Some(Box::new(RolloutStatus {
                 token: "t2".into(),
                 pending,
-            }),
+            })),
             ..KmsSecretStatus::default()
         }
     }

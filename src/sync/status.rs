@@ -51,7 +51,7 @@ pub fn synced(previous: &KmsSecretStatus, context: Context<'_>, synced: Synced) 
         sources: synced.sources,
         target: Some(synced.target),
         error: None,
-        rollout: synced.rollout,
+        rollout: synced.rollout.map(Box::new),
     };
     // Who still waits is told of once it was looked at.
     if status
@@ -158,10 +158,11 @@ pub fn failed(
     status.observed_generation = context.generation;
     status.last_handled_sync = context.sync.map(ToOwned::to_owned);
     status.next_sync_time = None;
-    status.error = Some(ErrorStatus {
+    let error = ErrorStatus {
         code: failure.code.clone(),
         action: failure.action.clone(),
-    });
+    };
+    status.error = Some(error.into());
     let reason = failure.reason.as_str();
     let message = failure.message();
     set(

@@ -184,7 +184,7 @@ fn statuses() -> impl Strategy<Value = KmsSecretStatus> {
                     resource_version: version.into(),
                     keys: Vec::new(),
                 }),
-                error: error.map(|action| ErrorStatus { code: None, action }),
+                error: error.map(|action| ErrorStatus { code: None, action }.into()),
                 ..KmsSecretStatus::default()
             },
         )
