@@ -55,9 +55,9 @@ use memory::{Memories, Memory};
 use work::Work;
 
 /// Reconciles under way: many, since each is cheap and mostly waits, and what is scarce has a gate of its own. A
-/// namespace alone has 768 of them: of the more objects that wait together, the more share a read, but each takes some
+/// namespace alone has 1,152 of them: of the more objects that wait together, the more share a read, but each takes some
 /// 14 KiB.
-const PLACES: usize = 1024;
+const PLACES: usize = 1536;
 /// Looks at stores of a kind under way: each waits for STS.
 const STORE_PLACES: usize = 64;
 
