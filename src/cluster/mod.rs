@@ -336,18 +336,15 @@ impl Cluster {
         }
     }
 
-    /// Reads a `KmsSecret` from the API server itself.
+    /// What has the name of that `KmsSecret` now, from the API server itself.
     ///
     /// # Errors
     /// `KubernetesUnavailable`.
-    pub async fn kms_secret(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<KmsSecret>, Failure> {
+    pub async fn kms_secret(&self, object: &KmsSecret) -> Result<Option<KmsSecret>, Failure> {
         (self.observe)("get", "kmssecrets");
-        let api: Api<KmsSecret> = Api::namespaced(self.client.clone(), namespace);
-        let answer = within_deadline(api.get_opt(name)).await;
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let api: Api<KmsSecret> = Api::namespaced(self.client.clone(), &namespace);
+        let answer = within_deadline(api.get_opt(&name)).await;
         answer.map_err(|err| unavailable(&err, "read a KmsSecret"))
     }
 

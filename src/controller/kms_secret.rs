@@ -129,7 +129,7 @@ impl Round<'_> {
         if self.has_moved(&fetched.store).await {
             return Outcome::Moved;
         }
-        if self.is_target_lost() {
+        if self.seen().is_lost() {
             match self.is_alive().boxed().await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::Gone,
@@ -191,7 +191,7 @@ impl Round<'_> {
                 },
             ) => *resource_version != target.resource_version,
             (Why::Missing, Target::Absent | Target::Shared { .. }) => {
-                self.was_written(&target.name)
+                self.seen().written().is_some()
             }
             _ => false,
         };
@@ -201,24 +201,11 @@ impl Round<'_> {
         }
     }
 
-    /// Our last write was to a Secret of that name.
-    fn was_written(&self, name: &str) -> bool {
-        let written = self.memory.status.target.as_ref();
-        written.is_some_and(|written| written.name == name)
-    }
-
-    /// The target was there, and is no more.
-    fn is_target_lost(&self) -> bool {
-        self.target == Target::Absent && self.was_written(self.object.target_name())
-    }
-
     /// Asks the API server whether the object is still there. A target that went may have gone with it, and the watch of
     /// Secrets be ahead of ours of objects: one made for an owner that is gone would be collected again and again, or,
     /// without an owner, stay for ever.
     async fn is_alive(&self) -> Result<bool, Failure> {
-        let namespace = self.object.namespace().unwrap_or_default();
-        let name = self.object.name_any();
-        let found = self.context.cluster.kms_secret(&namespace, &name).await?;
+        let found = self.context.cluster.kms_secret(self.object).await?;
         Ok(found.is_some_and(|found| {
             found.uid() == self.object.uid() && found.metadata.deletion_timestamp.is_none()
         }))

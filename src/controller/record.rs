@@ -269,12 +269,7 @@ impl Round<'_> {
                     return false;
                 }
             }
-            let namespace = self.object.namespace().unwrap_or_default();
-            let fresh = self
-                .context
-                .cluster
-                .kms_secret(&namespace, &self.object.name_any())
-                .await;
+            let fresh = self.context.cluster.kms_secret(self.object).await;
             let Ok(Some(fresh)) = fresh else { return false };
             if fresh.uid() != self.object.uid() {
                 return true;

@@ -9,7 +9,9 @@ use super::hint::Wishes;
 use super::schedule::Schedule;
 use super::spec::{self, Limits};
 use super::{Failure, Reason, Retry, later};
-use crate::api::kms_secret::{CreationPolicy, KmsSecretStatus, RefreshPolicy, StoreStatus};
+use crate::api::kms_secret::{
+    CreationPolicy, KmsSecretStatus, RefreshPolicy, StoreStatus, TargetStatus,
+};
 use crate::api::{ALLOW_ANNOTATION, KmsSecret, parse_duration};
 
 /// Nobody waits longer than this for a target that changes faster than it is written, unless the clock was ahead.
@@ -54,18 +56,27 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// The target as our last write left it, if that was to one of this name.
+    #[must_use]
+    pub fn written(&self) -> Option<&TargetStatus> {
+        let written = self.status.target.as_ref();
+        written.filter(|written| written.name == self.object.target_name())
+    }
+
     /// The target is there, under the name that it was last written to.
     fn is_written(&self) -> bool {
-        let written = self.status.target.as_ref();
-        written.is_some_and(|written| {
-            written.name == self.object.target_name()
-                && match self.target {
-                    Target::Ours { .. } => true,
-                    // Ours are the keys, and they went with a Secret that was made anew.
-                    Target::Shared { uid, .. } => *uid == written.uid,
-                    _ => false,
-                }
+        self.written().is_some_and(|written| match self.target {
+            Target::Ours { .. } => true,
+            // Ours are the keys, and they went with a Secret that was made anew.
+            Target::Shared { uid, .. } => *uid == written.uid,
+            _ => false,
         })
+    }
+
+    /// The target was there, and is no more.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        *self.target == Target::Absent && self.written().is_some()
     }
 
     /// The target is as our last write left it; of one that we share, our keys are.
